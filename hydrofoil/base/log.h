@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "hydrofoil/base/error.h"
+
+namespace hydrofoil {
+
+enum class LogLevel { kDebug = 0, kInfo = 1, kWarning = 2, kError = 3 };
+
+// Writes one line "[hydrofoil rank R] LEVEL: message" to stderr if `level` is at or above HYDROFOIL_LOG_LEVEL
+// (debug, info, warning, error; default info). The rank is RANK of the environment. Thread-safe, one write per line.
+void log(LogLevel level, std::string_view message);
+
+// True where log(level, ...) would write.
+[[nodiscard]] bool log_enabled(LogLevel level);
+
+template <typename... Args>
+void log_info(const Args&... args) {
+  if (log_enabled(LogLevel::kInfo)) log(LogLevel::kInfo, detail::concat(args...));
+}
+template <typename... Args>
+void log_warning(const Args&... args) {
+  if (log_enabled(LogLevel::kWarning)) log(LogLevel::kWarning, detail::concat(args...));
+}
+template <typename... Args>
+void log_debug(const Args&... args) {
+  if (log_enabled(LogLevel::kDebug)) log(LogLevel::kDebug, detail::concat(args...));
+}
+
+}  // namespace hydrofoil

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace hydrofoil::comm {
+
+class Backend;
+namespace detail {
+struct WorkState;
+class Channel;
+}  // namespace detail
+
+enum class ReduceOp { kSum, kAvg, kMax };
+
+// What errors, the record of comm/fake and the agreement check say of one collective.
+struct OpInfo {
+  std::string unit;        // name of the unit or purpose that moves, e.g. "layers.3"
+  uint64_t signature = 0;  // not 0: must be equal on all ranks, else every rank throws CommError with each rank's unit
+};
+
+// Handle of one asynchronous collective. A default-constructed Work is done.
+class Work {
+ public:
+  Work() = default;
+  explicit Work(std::shared_ptr<detail::WorkState> state) : state_(std::move(state)) {}
+
+  // Returns when the buffers may be used again; re-throws the collective's error (at every call). Does not hold the CPU.
+  void wait();
+  [[nodiscard]] bool done() const;
+
+ private:
+  std::shared_ptr<detail::WorkState> state_;
+};
+
+struct GroupOptions {
+  std::string name = "world";
+  std::chrono::milliseconds timeout{std::chrono::minutes(10)};  // deadline of each collective
+};
+
+// Ranks that communicate: a value-like handle over one channel of a backend.
+//
+// Collectives of one Group run in the order of the calls, on a thread of the Group; two Groups over the same ranks are
+// independent channels. Every rank calls the same collectives in the same order. Buffers are contiguous, 1-D, of fp32,
+// bf16, fp16, int8, int32, int64, of any numel (0 too), and must not be touched until the Work is done. 16-bit sums are
+// taken in fp32. kAvg is for floating types. All calls throw InvalidArgument for wrong dtypes, sizes or ranks at once,
+// and CommError from wait() for what goes wrong between ranks (deadline, lost rank, disagreement).
+class Group {
+ public:
+  Group() = default;
+  Group(std::unique_ptr<Backend> backend, GroupOptions options);
+
+  [[nodiscard]] bool defined() const { return channel_ != nullptr; }
+  [[nodiscard]] int rank() const;
+  [[nodiscard]] int size() const;
+  [[nodiscard]] const std::string& name() const;
+  [[nodiscard]] std::string backend_name() const;  // local, shm, c10d:gloo, fake
+
+  // Reduces `buffer` in place; the result is the same bits on every rank.
+  Work all_reduce(at::Tensor buffer, ReduceOp op, OpInfo info = {}) const;
+  // output = this rank's slice of the reduced `input`; input.numel() == size() * output.numel(). `output` may be
+  // exactly that slice of `input`; the other slices of `input` are unspecified afterwards.
+  Work reduce_scatter(at::Tensor input, at::Tensor output, ReduceOp op, OpInfo info = {}) const;
+  // output = all ranks' `input` in rank order; output.numel() == size() * input.numel(). `input` may be this rank's
+  // slice of `output`.
+  Work all_gather(at::Tensor input, at::Tensor output, OpInfo info = {}) const;
+  Work broadcast(at::Tensor buffer, int root, OpInfo info = {}) const;
+  // Slice i of `input` goes to rank i; slice j of `output` comes from rank j. Equal numels, divisible by size().
+  Work all_to_all(at::Tensor input, at::Tensor output, OpInfo info = {}) const;
+  Work send(at::Tensor buffer, int peer, OpInfo info = {}) const;
+  Work recv(at::Tensor buffer, int peer, OpInfo info = {}) const;
+  void barrier(OpInfo info = {}) const;  // blocking
+
+ private:
+  std::shared_ptr<detail::Channel> channel_;
+};
+
+}  // namespace hydrofoil::comm

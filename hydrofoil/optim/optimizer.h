@@ -1,0 +1,56 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hydrofoil::optim {
+
+enum class OptimizerKind { kAdam, kAdamW, kSgd, kAdagrad, kLion };
+
+// Hyperparameters of one parameter group; an optimizer reads the ones it knows.
+struct Hyperparameters {
+  double lr = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.0;
+  double momentum = 0.0;
+  double dampening = 0.0;
+  bool nesterov = false;
+  bool bias_correction = true;
+};
+
+// A run of a flat shard that belongs to one parameter group, in elements of the shard.
+struct Segment {
+  int64_t offset = 0;
+  int64_t numel = 0;
+  int group = 0;
+};
+
+// What one step reads and writes: 1-D contiguous tensors of one numel on one device.
+struct ShardTensors {
+  at::Tensor master;               // fp32, updated in place
+  at::Tensor model;                // 16-bit copy that is written in the same pass; undefined where the model is fp32
+  at::Tensor gradient;             // fp32, bf16 or fp16; read only
+  std::vector<at::Tensor> states;  // fp32, state_names(kind).size() of them, updated in place
+};
+
+// Parses "adam", "AdamW", "SGD", "adagrad", "lion", case-insensitively. `adam_w_mode` turns Adam into AdamW.
+// Throws InvalidArgument that lists the known names.
+[[nodiscard]] OptimizerKind parse_optimizer_kind(std::string_view name, bool adam_w_mode);
+
+// Names of the state tensors that a kind keeps for each element, e.g. {"exp_avg", "exp_avg_sq"}.
+[[nodiscard]] const std::vector<std::string>& state_names(OptimizerKind kind);
+
+// One fused pass over `shard`: g = gradient * gradient_scale, update of states and master, 16-bit copy. `step` counts
+// from 1 (bias correction). Elements outside `segments` stay as they are. Formulas: torch.optim's Adam, AdamW, SGD, Adagrad
+// (lr_decay 0) and Lion (arXiv 2302.06675, algorithm 2). Throws InvalidArgument for wrong dtypes, sizes or groups.
+void optimizer_step(OptimizerKind kind, const ShardTensors& shard, std::span<const Segment> segments,
+                    std::span<const Hyperparameters> groups, int64_t step, float gradient_scale);
+
+}  // namespace hydrofoil::optim
