@@ -1,0 +1,86 @@
+#include "hydrofoil/memory/allocation.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/StorageImpl.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "hydrofoil/base/error.h"
+
+namespace hydrofoil::memory {
+namespace {
+
+constexpr int64_t kMapFromBytes = 1 << 20;
+constexpr int64_t kHugePagesFromBytes = 8 << 20;
+
+struct Mapping {
+  void* address;
+  size_t num_bytes;
+};
+
+void unmap(void* context) {
+  auto* mapping = static_cast<Mapping*>(context);
+  ::munmap(mapping->address, mapping->num_bytes);
+  delete mapping;
+}
+
+c10::DataPtr map_host(int64_t num_bytes) {
+  void* address = ::mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (address == MAP_FAILED) {
+    throw_system_error("allocate_zeroed", detail::concat("cannot get ", num_bytes, " bytes of host memory"), errno);
+  }
+  if (num_bytes >= kHugePagesFromBytes) ::madvise(address, num_bytes, MADV_HUGEPAGE);
+  return {address, new Mapping{address, static_cast<size_t>(num_bytes)}, &unmap, c10::Device(c10::kCPU)};
+}
+
+}  // namespace
+
+int64_t alignment_bytes(const c10::Device& device) { return device.is_cpu() ? kHostAlignmentBytes : kCudaAlignmentBytes; }
+
+int64_t checked_multiply(int64_t a, int64_t b, const char* function) {
+  int64_t product = 0;
+  HYDROFOIL_CHECK_ARG(a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, &product), function, "size: ", a, " * ", b,
+                      " is negative or does not fit in 63 bits");
+  return product;
+}
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  HYDROFOIL_CHECK_ARG(value >= 0 && multiple > 0, "round_up", "got value ", value, " and multiple ", multiple,
+                      ", expected value >= 0 and multiple > 0");
+  const int64_t count = value / multiple + (value % multiple != 0 ? 1 : 0);
+  return checked_multiply(count, multiple, "round_up");
+}
+
+c10::DataPtr allocate_zeroed(const c10::Device& device, int64_t num_bytes) {
+  HYDROFOIL_CHECK_ARG(num_bytes >= 0, "allocate_zeroed", "num_bytes: got ", num_bytes, ", expected >= 0");
+  if (!device.is_cpu()) {
+    at::Tensor zeros = at::zeros({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+    void* address = zeros.data_ptr();
+    return {address, new at::Tensor(std::move(zeros)), [](void* context) { delete static_cast<at::Tensor*>(context); }, device};
+  }
+  if (num_bytes >= kMapFromBytes) return map_host(num_bytes);
+  const int64_t padded = round_up(num_bytes > 0 ? num_bytes : 1, kHostAlignmentBytes);
+  void* address = std::aligned_alloc(kHostAlignmentBytes, padded);
+  if (address == nullptr) {
+    throw_system_error("allocate_zeroed", detail::concat("cannot get ", num_bytes, " bytes of host memory"), ENOMEM);
+  }
+  std::memset(address, 0, padded);
+  return {address, address, &std::free, device};
+}
+
+at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
+  const int64_t num_bytes =
+      checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(num_bytes),
+                                                       allocate_zeroed(device, num_bytes), nullptr, false);
+  at::Tensor flat = at::empty({0}, at::TensorOptions().dtype(dtype).device(device));
+  flat.set_(c10::Storage(std::move(storage)), 0, {numel}, {1});
+  return flat;
+}
+
+}  // namespace hydrofoil::memory

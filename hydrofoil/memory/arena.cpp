@@ -1,0 +1,128 @@
+#include "hydrofoil/memory/arena.h"
+
+#include <c10/core/Allocator.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/memory/allocation.h"
+
+namespace hydrofoil::memory {
+namespace {
+constexpr int64_t kPageBytes = 4096;
+}
+
+struct Arena::Slot {
+  std::shared_ptr<Arena> arena;
+  size_t region = 0;
+  int64_t offset = 0;
+  int64_t num_bytes = 0;
+  c10::DataPtr device_memory;  // CUDA only
+};
+
+std::shared_ptr<Arena> Arena::create(const c10::Device& device, int64_t region_bytes) {
+  HYDROFOIL_CHECK_ARG(region_bytes >= 0, "Arena::create", "region_bytes: got ", region_bytes, ", expected >= 0");
+  return std::shared_ptr<Arena>(new Arena(device, std::max(round_up(region_bytes, kPageBytes), kPageBytes)));
+}
+
+Arena::Arena(const c10::Device& device, int64_t region_bytes) : device_(device), region_bytes_(region_bytes) {}
+
+Arena::~Arena() {
+  for (const Region& region : regions_) ::munmap(region.base, region.num_bytes);
+}
+
+void Arena::add_region(int64_t num_bytes) {
+  void* base = ::mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    throw_system_error("Arena::allocate", detail::concat("cannot reserve ", num_bytes, " bytes of address space"), errno);
+  }
+  Region region{static_cast<char*>(base), num_bytes, {}};
+  region.free.emplace(0, num_bytes);
+  regions_.push_back(std::move(region));
+}
+
+c10::DataPtr Arena::allocate(int64_t num_bytes) {
+  HYDROFOIL_CHECK_ARG(num_bytes >= 0, "Arena::allocate", "num_bytes: got ", num_bytes, ", expected >= 0");
+  const int64_t wanted = std::max(round_up(num_bytes, alignment_bytes(device_)), alignment_bytes(device_));
+  auto slot = std::make_unique<Slot>();
+  slot->arena = shared_from_this();
+  slot->num_bytes = wanted;
+  void* address = nullptr;
+  const std::lock_guard lock(mutex_);
+  if (!device_.is_cpu()) {
+    slot->device_memory = c10::GetAllocator(device_.type())->allocate(wanted);
+    address = slot->device_memory.get();
+  }
+  while (address == nullptr) {
+    for (size_t r = 0; r < regions_.size() && address == nullptr; ++r) {
+      auto& free = regions_[r].free;
+      const auto fit = std::find_if(free.begin(), free.end(), [&](const auto& range) { return range.second >= wanted; });
+      if (fit == free.end()) continue;
+      const auto [offset, length] = *fit;
+      free.erase(fit);
+      if (length > wanted) free.emplace(offset + wanted, length - wanted);
+      slot->region = r;
+      slot->offset = offset;
+      address = regions_[r].base + offset;
+    }
+    if (address == nullptr) add_region(std::max(region_bytes_, round_up(wanted, kPageBytes)));
+  }
+  in_use_bytes_ += wanted;
+  peak_bytes_ = std::max(peak_bytes_, in_use_bytes_);
+  return {address, slot.release(), &Arena::delete_slot, device_};
+}
+
+void Arena::delete_slot(void* context) {
+  const std::unique_ptr<Slot> slot(static_cast<Slot*>(context));
+  slot->arena->give_back(*slot);
+}
+
+void Arena::give_back(const Slot& slot) {
+  const std::lock_guard lock(mutex_);
+  in_use_bytes_ -= slot.num_bytes;
+  if (!device_.is_cpu()) return;
+  auto& free = regions_[slot.region].free;
+  auto [here, inserted] = free.emplace(slot.offset, slot.num_bytes);
+  HYDROFOIL_ASSERT(inserted, "slot returned twice");
+  if (const auto next = std::next(here); next != free.end() && here->first + here->second == next->first) {
+    here->second += next->second;
+    free.erase(next);
+  }
+  if (here != free.begin()) {
+    const auto before = std::prev(here);
+    if (before->first + before->second == here->first) {
+      before->second += here->second;
+      free.erase(here);
+    }
+  }
+}
+
+int64_t Arena::in_use_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return in_use_bytes_;
+}
+
+int64_t Arena::peak_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return peak_bytes_;
+}
+
+void Arena::reset_peak() {
+  const std::lock_guard lock(mutex_);
+  peak_bytes_ = in_use_bytes_;
+}
+
+void Arena::trim() {
+  const std::lock_guard lock(mutex_);
+  for (const Region& region : regions_) {
+    for (const auto& [offset, length] : region.free) {
+      const int64_t begin = round_up(offset, kPageBytes);
+      const int64_t end = (offset + length) / kPageBytes * kPageBytes;
+      if (end > begin) ::madvise(region.base + begin, end - begin, MADV_DONTNEED);
+    }
+  }
+}
+
+}  // namespace hydrofoil::memory

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace hydrofoil::memory {
+
+// Slots for what lives only for a while: gathered units and gradient buckets.
+//
+// On the host a range of addresses is reserved once and slots are placed first-fit from its start, so the resident memory is
+// the highest point that live slots ever reached, and nothing fragments the heap. On CUDA slots come from torch's caching
+// allocator. A slot returns when its DataPtr dies; the arena's memory outlives the arena while a slot is alive.
+// Thread-safe.
+class Arena : public std::enable_shared_from_this<Arena> {
+ public:
+  // `region_bytes`: addresses to reserve at a time (more are reserved when they run out; only touched pages cost memory).
+  static std::shared_ptr<Arena> create(const c10::Device& device, int64_t region_bytes);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // Uninitialised, aligned as memory::alignment_bytes. Throws SystemError where the system refuses.
+  [[nodiscard]] c10::DataPtr allocate(int64_t num_bytes);
+
+  [[nodiscard]] int64_t in_use_bytes() const;
+  [[nodiscard]] int64_t peak_bytes() const;
+  void reset_peak();
+
+  // Gives the pages of free ranges back to the system.
+  void trim();
+
+ private:
+  struct Region {
+    char* base = nullptr;
+    int64_t num_bytes = 0;
+    std::map<int64_t, int64_t> free;  // offset -> bytes, never adjacent
+  };
+  struct Slot;
+
+  Arena(const c10::Device& device, int64_t region_bytes);
+  void add_region(int64_t num_bytes);
+  void give_back(const Slot& slot);
+  static void delete_slot(void* context);
+
+  const c10::Device device_;
+  const int64_t region_bytes_;
+  mutable std::mutex mutex_;
+  std::vector<Region> regions_;
+  int64_t in_use_bytes_ = 0;
+  int64_t peak_bytes_ = 0;
+};
+
+}  // namespace hydrofoil::memory

@@ -1,0 +1,112 @@
+#include <ATen/ops/ones.h>
+#include <gtest/gtest.h>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/memory/arena.h"
+#include "hydrofoil/memory/flat_buffer.h"
+#include "hydrofoil/memory/process_memory.h"
+
+namespace hydrofoil::memory {
+namespace {
+
+const c10::Device kCpu(c10::kCPU);
+
+TEST(Arena, PlacesFirstFitAndMergesFreeNeighbours) {
+  auto arena = Arena::create(kCpu, 1 << 20);
+  auto a = arena->allocate(1000);
+  auto b = arena->allocate(64);
+  const char* first = static_cast<const char*>(a.get());
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % kHostAlignmentBytes, 0U);
+  EXPECT_EQ(static_cast<const char*>(b.get()) - first, 1024);
+  a.clear();
+  EXPECT_EQ(arena->in_use_bytes(), 64);
+  b.clear();
+  EXPECT_EQ(arena->allocate(1 << 20).get(), first);  // all of it is one range again
+  EXPECT_EQ(arena->peak_bytes(), 1 << 20);
+}
+
+TEST(Arena, GrowsByRegionsAndOutlivesItsHandle) {
+  auto arena = Arena::create(kCpu, 4096);
+  auto small = arena->allocate(4096);
+  auto large = arena->allocate(1 << 20);
+  arena.reset();
+  static_cast<char*>(large.get())[(1 << 20) - 1] = 1;
+  static_cast<char*>(small.get())[0] = 1;
+}
+
+TEST(Arena, TrimGivesFreePagesBack) {
+  auto arena = Arena::create(kCpu, 64 << 20);
+  auto slot = arena->allocate(64 << 20);
+  std::memset(slot.get(), 1, 64 << 20);
+  const int64_t full = process_memory().rss_bytes;
+  slot.clear();
+  arena->trim();
+  EXPECT_LT(process_memory().rss_bytes, full - (60 << 20));
+}
+
+TEST(Arena, RejectsNegativeSizes) {
+  EXPECT_THROW((void)Arena::create(kCpu, -1), InvalidArgument);
+  EXPECT_THROW((void)Arena::create(kCpu, 1)->allocate(-1), InvalidArgument);
+}
+
+TEST(FlatBuffer, ViewsComeBackAfterEachAttach) {
+  auto arena = Arena::create(kCpu, 1 << 20);
+  FlatBuffer buffer(32, at::kFloat, kCpu, "w is released");
+  at::Tensor view = buffer.view(16, {2, 3}, {3, 1});
+  EXPECT_EQ(view.numel(), 6);
+  try {
+    (void)view.data_ptr();
+    FAIL() << "no exception";
+  } catch (const std::exception& error) {
+    EXPECT_NE(std::string(error.what()).find("w is released"), std::string::npos);
+  }
+  buffer.attach(arena->allocate(buffer.num_bytes()));
+  buffer.raw_slice(0, 32).fill_(2);
+  EXPECT_EQ(view.sum().item<float>(), 12);
+  buffer.detach("again");
+  buffer.detach("idempotent");
+  EXPECT_EQ(arena->in_use_bytes(), 0);
+  buffer.attach(arena->allocate(buffer.num_bytes()));
+  buffer.raw_slice(16, 6).fill_(1);
+  EXPECT_EQ(view.sum().item<float>(), 6);
+}
+
+TEST(FlatBuffer, ViewsOutliveTheBuffer) {
+  at::Tensor view;
+  {
+    FlatBuffer buffer(8, at::kFloat, kCpu, "released");
+    buffer.attach(allocate_zeroed(kCpu, buffer.num_bytes()));
+    view = buffer.view(0, {8}, {1});
+  }
+  EXPECT_EQ(view.sum().item<float>(), 0);
+}
+
+TEST(Allocation, IsZeroedAndAligned) {
+  for (const int64_t numel : {0, 1, 17, 1 << 20}) {
+    const at::Tensor flat = make_flat_tensor(numel, at::kFloat, kCpu);
+    EXPECT_EQ(flat.numel(), numel);
+    EXPECT_EQ(flat.sum().item<float>(), 0);
+    if (numel > 0) {
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(flat.data_ptr()) % kHostAlignmentBytes, 0U);
+    }
+  }
+}
+
+TEST(Allocation, RejectsSizesThatOverflow) {
+  EXPECT_THROW((void)round_up(INT64_MAX, 64), InvalidArgument);
+  EXPECT_THROW((void)round_up(-1, 64), InvalidArgument);
+  EXPECT_THROW((void)checked_multiply(int64_t{1} << 62, 4, "test"), InvalidArgument);
+  EXPECT_THROW((void)make_flat_tensor(int64_t{1} << 62, at::kFloat, kCpu), InvalidArgument);
+  EXPECT_THROW((void)allocate_zeroed(kCpu, -1), InvalidArgument);
+}
+
+TEST(ProcessMemory, CountsThisProcess) {
+  const ProcessMemory memory = process_memory();
+  EXPECT_GT(memory.pss_bytes, 0);
+  EXPECT_GE(memory.rss_bytes, memory.pss_bytes);
+  EXPECT_GE(memory.peak_rss_bytes, memory.rss_bytes);
+}
+
+}  // namespace
+}  // namespace hydrofoil::memory
