@@ -68,5 +68,5 @@ std::string concat(const Args&... args) {
   do {                                                                                  \
     if (!(cond)) [[unlikely]]                                                           \
       ::hydrofoil::detail::throw_internal_error(__FILE__, __LINE__, #cond,              \
-                                                ::hydrofoil::detail::concat("" __VA_ARGS__)); \
+                                                ::hydrofoil::detail::concat(__VA_ARGS__)); \
   } while (false)

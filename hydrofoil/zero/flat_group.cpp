@@ -1,0 +1,222 @@
+#include "hydrofoil/zero/flat_group.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/memory/allocation.h"
+
+namespace hydrofoil::zero {
+namespace {
+
+std::vector<int64_t> row_major_strides(at::IntArrayRef sizes) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);
+  return strides;
+}
+
+}  // namespace
+
+at::Tensor values_in_memory_order(const at::Tensor& parameter) {
+  const at::Tensor detached = parameter.detach();
+  if (detached.is_non_overlapping_and_dense()) {
+    return detached.as_strided({detached.numel()}, {1}, detached.storage_offset());
+  }
+  return detached.contiguous().view({-1});
+}
+
+std::string released_message(const std::string& name) {
+  return detail::concat("parameter '", name, "' is released: ZeRO stage 3 keeps only this rank's shard of it outside forward "
+                        "and backward. To read or change it: with hydrofoil.zero.GatheredParameters([parameter], "
+                        "modifier_rank=0): ...");
+}
+
+FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at::ScalarType dtype, bool trainable,
+                     const Sharding& sharding, std::shared_ptr<memory::Arena> arena)
+    : unit_name_(std::move(unit_name)),
+      slots_(std::move(slots)),
+      dtype_(dtype),
+      trainable_(trainable),
+      sharded_(sharding.parameters),
+      shard_rank_(sharding.shard_rank),
+      device_(slots_.at(0).parameter.device()),
+      arena_(std::move(arena)) {
+  std::vector<int64_t> numels;
+  for (const auto& slot : slots_) numels.push_back(slot.parameter.numel());
+  const int64_t alignment = memory::alignment_bytes(device_) / static_cast<int64_t>(c10::elementSize(dtype));
+  const FlatLayout layout = layout_flat(numels, sharding.num_shards, alignment);
+  padded_numel_ = layout.padded_numel;
+  shard_numel_ = layout.shard_numel;
+  storages_.reserve(slots_.size());
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    slots_[i].offset = layout.offsets[i];
+    slots_[i].numel = numels[i];
+    messages_.push_back(released_message(slots_[i].name));
+    storages_.emplace_back(numels[i], dtype, device_, messages_.back());
+  }
+  versions_.assign(slots_.size(), 0);
+  const bool owns_slice = sharding.optimizer_states || sharding.parameters;
+  owned_ = owns_slice ? Range{shard_rank_ * shard_numel_, (shard_rank_ + 1) * shard_numel_} : Range{0, padded_numel_};
+  if (sharded_) {
+    owned_model_ = memory::make_flat_tensor(shard_numel_, dtype_, device_);
+  } else {
+    flat_ = memory::make_flat_tensor(padded_numel_, dtype_, device_);
+    owned_model_ = flat_.narrow(0, owned_.begin, owned_.numel());
+    attach_parameters(static_cast<char*>(flat_.data_ptr()), std::make_shared<at::Tensor>(flat_));
+    state_ = State::kGathered;
+  }
+  build_segments();
+}
+
+FlatGroup::~FlatGroup() {
+  // A gather that still runs writes into the slot: wait, whatever comes of it, before the slot goes.
+  try {
+    gather_.wait();
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): it was reported to the caller of finish_gather
+  }
+  if (sharded_) release();
+}
+
+void FlatGroup::attach_parameters(char* base, const std::shared_ptr<void>& owner) {
+  const auto element_bytes = static_cast<int64_t>(c10::elementSize(dtype_));
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    char* address = base + slots_[i].offset * element_bytes;
+    if (owner == nullptr) {
+      storages_[i].attach(c10::DataPtr(address, device_));
+    } else {
+      storages_[i].attach(c10::DataPtr(address, new std::shared_ptr<void>(owner),
+                                       [](void* context) { delete static_cast<std::shared_ptr<void>*>(context); }, device_));
+    }
+  }
+}
+
+void FlatGroup::build_segments() {
+  for (const auto& slot : slots_) {
+    const Range part = intersect({slot.offset, slot.offset + slot.numel}, owned_);
+    if (part.numel() == 0) continue;
+    const int64_t begin = part.begin - owned_.begin;
+    const int64_t end = part.end - owned_.begin;
+    // Padding between neighbours holds zeros in gradient and value, and every update leaves zeros there: one run.
+    if (!segments_.empty() && segments_.back().group == slot.optimizer_group) {
+      segments_.back().numel = end - segments_.back().offset;
+    } else {
+      segments_.push_back({begin, end - begin, slot.optimizer_group});
+    }
+  }
+}
+
+int64_t FlatGroup::full_bytes() const { return padded_numel_ * static_cast<int64_t>(c10::elementSize(dtype_)); }
+
+bool FlatGroup::has_master_copy() const { return owned_master_.defined() && !owned_master_.is_same(owned_model_); }
+
+void FlatGroup::adopt(size_t i, const at::Tensor& values) {
+  auto& slot = slots_.at(i);
+  HYDROFOIL_ASSERT(values.dim() == 1 && values.numel() == slot.numel, slot.name);
+  const at::Tensor detached = slot.parameter.detach();
+  const bool dense = detached.is_non_overlapping_and_dense();
+  const std::vector<int64_t> sizes = detached.sizes().vec();
+  const std::vector<int64_t> strides = dense ? detached.strides().vec() : row_major_strides(sizes);
+  const Range part = intersect({slot.offset, slot.offset + slot.numel}, owned_);
+  if (!sharded_) {
+    flat_.narrow(0, slot.offset, slot.numel).copy_(values);
+  } else if (part.numel() > 0) {
+    owned_model_.narrow(0, part.begin - owned_.begin, part.numel())
+        .copy_(values.narrow(0, part.begin - slot.offset, part.numel()));
+  }
+  slot.parameter.set_data(storages_[i].view(0, sizes, strides));
+}
+
+void FlatGroup::finish(const comm::Group& group, bool broadcast) {
+  if (!sharded_ && broadcast && group.size() > 1) group.broadcast(flat_, 0, {unit_name_, 0}).wait();
+  if (trainable_) {
+    if (dtype_ == at::kFloat) {
+      owned_master_ = owned_model_;
+    } else {
+      owned_master_ = memory::make_flat_tensor(owned_.numel(), at::kFloat, device_);
+      refresh_master();
+    }
+  }
+  note_versions();
+}
+
+void FlatGroup::start_gather(const comm::Group& group, const comm::OpInfo& info) {
+  HYDROFOIL_ASSERT(sharded_ && state_ == State::kReleased, unit_name_);
+  slot_ = arena_->allocate(full_bytes());
+  const auto options = at::TensorOptions().dtype(dtype_).device(device_);
+  gather_ = group.all_gather(owned_model_, at::from_blob(slot_.get(), {padded_numel_}, options), info);
+  state_ = State::kGathering;
+}
+
+void FlatGroup::finish_gather() {
+  if (state_ != State::kGathering) return;
+  gather_.wait();
+  attach_parameters(static_cast<char*>(slot_.get()), nullptr);
+  state_ = State::kGathered;
+}
+
+void FlatGroup::release() {
+  if (!sharded_ || state_ == State::kReleased) return;
+  if (state_ == State::kGathering) gather_.wait();
+  for (size_t i = 0; i < slots_.size(); ++i) storages_[i].detach(messages_[i]);
+  slot_.clear();
+  gather_ = comm::Work();
+  state_ = State::kReleased;
+}
+
+at::Tensor FlatGroup::full() const {
+  HYDROFOIL_ASSERT(state_ == State::kGathered, unit_name_);
+  if (!sharded_) return flat_;
+  return at::from_blob(slot_.get(), {padded_numel_}, at::TensorOptions().dtype(dtype_).device(device_));
+}
+
+comm::Work FlatGroup::start_publish(const comm::Group& group, const comm::OpInfo& info) {
+  if (sharded_ || owned_.numel() == padded_numel_) return {};
+  return group.all_gather(owned_model_, flat_, info);
+}
+
+void FlatGroup::bump_versions() {
+  for (auto& slot : slots_) slot.parameter.unsafeGetTensorImpl()->bump_version();
+  note_versions();
+}
+
+void FlatGroup::note_versions() {
+  for (size_t i = 0; i < slots_.size(); ++i) versions_[i] = static_cast<int64_t>(slots_[i].parameter._version());
+}
+
+bool FlatGroup::modified_outside() const {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (versions_[i] != static_cast<int64_t>(slots_[i].parameter._version())) return true;
+  }
+  return false;
+}
+
+void FlatGroup::refresh_master() {
+  if (has_master_copy()) owned_master_.copy_(owned_model_);
+}
+
+void FlatGroup::write_back() {
+  if (sharded_) owned_model_.copy_(full().narrow(0, owned_.begin, owned_.numel()));
+  refresh_master();
+  note_versions();
+}
+
+std::string FlatGroup::lost_parameter() const {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (!slots_[i].parameter.storage().is_alias_of(storages_[i].flat().storage())) return slots_[i].name;
+  }
+  return "";
+}
+
+void FlatGroup::dissolve() {
+  HYDROFOIL_ASSERT(state_ == State::kGathered, unit_name_);
+  if (!sharded_) return;  // each storage owns its part of the flat buffer already
+  for (auto& slot : slots_) {
+    if (slot.parameter.storage().is_alias_of(storages_[&slot - slots_.data()].flat().storage())) {
+      slot.parameter.set_data(slot.parameter.detach().clone());
+    }
+  }
+}
+
+}  // namespace hydrofoil::zero

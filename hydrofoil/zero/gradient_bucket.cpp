@@ -1,0 +1,199 @@
+#include "hydrofoil/zero/gradient_bucket.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/memory/allocation.h"
+
+namespace hydrofoil::zero {
+
+// NOTE [Gradient windows]
+// The first gradient of a window is copied into the bucket and later ones are added, so no bucket is ever zeroed; only what
+// no gradient reached is zeroed, just before a reduction. Stages 2-3 reduce in every backward: the bucket lives in the
+// arena from the unit's first gradient to the end of its reduction, and results add up in owned_gradient_. Stages 0-1
+// reduce once, at the boundary: the bucket is permanent and owned_gradient_ is its own slice (stage 0: all of it). If
+// another backward follows in the same window, the reduced part is set aside in earlier_ and added back.
+
+GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena)
+    : group_(group), sharding_(sharding), arena_(std::move(arena)), filled_(group.slots().size(), false) {
+  const auto dtype = sharding_.accumulation_dtype;
+  if (sharding_.gradients) {
+    owned_gradient_ = memory::make_flat_tensor(group_.owned().numel(), dtype, group_.device());
+    return;
+  }
+  bucket_ = memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
+  owned_gradient_ = bucket_.narrow(0, group_.owned().begin, group_.owned().numel());
+  make_views();
+}
+
+GradientBucket::~GradientBucket() {
+  try {
+    work_.wait();
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): reported to the caller of finish_reduce
+  }
+  drop_views();
+}
+
+int64_t GradientBucket::permanent_bytes() const {
+  return static_cast<int64_t>((bucket_.defined() && !sharding_.gradients ? bucket_ : owned_gradient_).nbytes());
+}
+
+void GradientBucket::make_views() {
+  views_.clear();
+  for (const auto& slot : group_.slots()) {
+    views_.push_back(bucket_.as_strided(slot.parameter.sizes(), slot.parameter.strides(), bucket_.storage_offset() + slot.offset));
+  }
+}
+
+void GradientBucket::drop_views() {
+  for (size_t i = 0; i < views_.size(); ++i) {
+    auto& gradient = group_.slots()[i].parameter.mutable_grad();
+    if (gradient.defined() && gradient.is_alias_of(views_[i])) gradient.reset();
+  }
+}
+
+void GradientBucket::begin_filling() {
+  if (sharding_.gradients) {
+    transient_ = memory::FlatBuffer(group_.padded_numel(), sharding_.accumulation_dtype, group_.device(),
+                                    "this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep "
+                                    "only this rank's shard of it");
+    transient_.attach(arena_->allocate(transient_.num_bytes()));
+    bucket_ = transient_.flat();
+    make_views();
+  } else if (reduced_before_) {
+    earlier_ = owned_gradient_.clone();
+  }
+  if (sharding_.num_shards > 1) {  // the memory between the parameters travels too
+    int64_t end = 0;
+    for (const auto& slot : group_.slots()) {
+      if (slot.offset > end) bucket_.narrow(0, end, slot.offset - end).zero_();
+      end = slot.offset + slot.numel;
+    }
+    if (end < bucket_.numel()) bucket_.narrow(0, end, bucket_.numel() - end).zero_();
+  }
+  state_ = State::kFilling;
+}
+
+bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double scale) {
+  const at::NoGradGuard no_grad;
+  HYDROFOIL_ASSERT(state_ != State::kReducing, group_.slots()[i].name);
+  if (state_ != State::kFilling) begin_filling();
+  const at::Tensor dense = gradient.is_sparse() ? gradient.detach().to_dense() : gradient.detach();
+  at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
+  at::Tensor& view = views_[i];
+  if (shown.defined() && !shown.is_same(view)) {
+    view.copy_(shown);
+  } else if (!shown.defined() || !filled_[i]) {
+    view.copy_(dense);
+    if (scale != 1.0) view.mul_(scale);
+    shown = view;
+    filled_[i] = true;
+    return true;
+  }
+  view.add_(dense, scale);
+  shown = view;
+  filled_[i] = true;
+  return true;
+}
+
+void GradientBucket::close_filling() {
+  if (state_ != State::kFilling) begin_filling();
+  for (size_t i = 0; i < views_.size(); ++i) {
+    at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
+    if (shown.defined() && !shown.is_same(views_[i])) {
+      views_[i].copy_(shown);
+      shown = views_[i];
+    } else if (!filled_[i] || !shown.defined()) {
+      views_[i].zero_();
+    }
+  }
+}
+
+void GradientBucket::start_reduce(const comm::Group& group, const comm::OpInfo& info, const ReductionOptions& options) {
+  const at::NoGradGuard no_grad;
+  HYDROFOIL_ASSERT(state_ != State::kReducing);
+  close_filling();
+  state_ = State::kReducing;
+  if (group.size() == 1) return;
+  auto op = options.average ? comm::ReduceOp::kAvg : comm::ReduceOp::kSum;
+  postscale_ = 1.0;
+  if (options.prescale) {
+    bucket_.mul_(1.0 / options.predivide_factor);
+    op = comm::ReduceOp::kSum;
+    if (options.average) postscale_ = options.predivide_factor / group.size();
+  }
+  const bool cast = sharding_.communication_dtype && *sharding_.communication_dtype != sharding_.accumulation_dtype;
+  communicated_ = cast ? bucket_.to(*sharding_.communication_dtype) : bucket_;
+  if (!sharding_.optimizer_states) {
+    work_ = group.all_reduce(communicated_, op, info);
+    return;
+  }
+  const Range owned = group_.owned();
+  const bool direct = sharding_.gradients && !cast && !reduced_before_;
+  at::Tensor output = direct ? owned_gradient_ : communicated_.narrow(0, owned.begin, owned.numel());
+  work_ = group.reduce_scatter(communicated_, output, op, info);
+}
+
+void GradientBucket::finish_reduce() {
+  const at::NoGradGuard no_grad;
+  if (state_ != State::kReducing) return;
+  work_.wait();
+  work_ = comm::Work();
+  const Range owned = group_.owned();
+  if (communicated_.defined()) {
+    const at::Tensor part = communicated_.narrow(0, owned.begin, owned.numel());
+    const bool cast = communicated_.scalar_type() != owned_gradient_.scalar_type();
+    if (sharding_.gradients && reduced_before_) {
+      if (postscale_ != 1.0) part.mul_(postscale_);
+      owned_gradient_.add_(part);
+    } else {
+      if (cast) owned_gradient_.copy_(part);
+      if (postscale_ != 1.0) owned_gradient_.mul_(postscale_);
+    }
+    communicated_.reset();
+  }
+  if (earlier_.defined()) {
+    owned_gradient_.add_(earlier_);
+    earlier_.reset();
+  }
+  if (sharding_.gradients) {
+    drop_views();
+    views_.clear();
+    bucket_.reset();
+    transient_.detach("this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep only this rank's shard");
+  }
+  filled_.assign(filled_.size(), false);
+  reduced_before_ = true;
+  state_ = State::kReduced;
+}
+
+int64_t GradientBucket::unreduced_user_gradient() const {
+  if (!sharding_.gradients) return -1;
+  for (size_t i = 0; i < group_.slots().size(); ++i) {
+    if (group_.slots()[i].parameter.grad().defined()) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+void GradientBucket::reset() {
+  try {
+    work_.wait();
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): the window is dropped, whatever became of it
+  }
+  work_ = comm::Work();
+  for (const auto& slot : group_.slots()) slot.parameter.mutable_grad().reset();
+  if (sharding_.gradients) {
+    views_.clear();
+    bucket_.reset();
+    if (transient_.defined()) transient_.detach("this gradient's accumulation window has ended");
+  }
+  communicated_.reset();
+  earlier_.reset();
+  filled_.assign(filled_.size(), false);
+  reduced_before_ = false;
+  state_ = State::kEmpty;
+}
+
+}  // namespace hydrofoil::zero

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+#include "hydrofoil/memory/arena.h"
+#include "hydrofoil/zero/flat_group.h"
+#include "hydrofoil/zero/sharding.h"
+
+namespace hydrofoil::zero {
+
+// The gradients of one trainable flat group: a flat bucket in the accumulation dtype that backward fills, and what this
+// rank keeps of its reduction. A window is what lies between two optimizer steps. See NOTE [Gradient windows].
+class GradientBucket {
+ public:
+  enum class State { kEmpty, kFilling, kReducing, kReduced };
+
+  GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena);
+  ~GradientBucket();
+  GradientBucket(const GradientBucket&) = delete;
+  GradientBucket& operator=(const GradientBucket&) = delete;
+
+  // Takes the gradient of slot i times `scale` (sparse ones too). Follows what the user did to `.grad` in between:
+  // None drops what was accumulated, another tensor replaces it. Returns false where the gradient is not finite.
+  bool accumulate(size_t i, const at::Tensor& gradient, double scale);
+
+  // Starts the reduction over `group`; parameters without a gradient contribute zeros. kEmpty, kFilling, kReduced -> kReducing.
+  void start_reduce(const comm::Group& group, const comm::OpInfo& info, const ReductionOptions& options);
+  // Waits for it and adds the result to what this window has reduced: -> kReduced. Idempotent.
+  void finish_reduce();
+
+  // Ends the window: drops everything and sets the parameters' `.grad` to None: -> kEmpty.
+  void reset();
+
+  [[nodiscard]] State state() const { return state_; }
+  [[nodiscard]] bool reduction_done() const { return work_.done(); }
+  // Reduced gradient of the elements that this rank owns (FlatGroup::owned), 1-D, accumulation dtype.
+  [[nodiscard]] const at::Tensor& owned_gradient() const { return owned_gradient_; }
+  // Whether slot i has received a gradient since the window began or, if gradients are sharded, since the last reduction.
+  [[nodiscard]] bool has_gradient(size_t i) const { return filled_[i]; }
+  // A slot to which the user assigned a gradient that no reduction can take any more (gradients are sharded), or -1.
+  [[nodiscard]] int64_t unreduced_user_gradient() const;
+  [[nodiscard]] int64_t permanent_bytes() const;
+  FlatGroup& group() { return group_; }
+
+ private:
+  void begin_filling();
+  void close_filling();
+  void make_views();
+  void drop_views();
+
+  FlatGroup& group_;
+  const Sharding sharding_;
+  std::shared_ptr<memory::Arena> arena_;
+  memory::FlatBuffer transient_;      // bucket while gradients are sharded
+  at::Tensor bucket_;                 // the bucket, 1-D
+  std::vector<at::Tensor> views_;     // one a slot, in the parameter's shape
+  std::vector<bool> filled_;
+  at::Tensor owned_gradient_;
+  at::Tensor earlier_;                // what this window had reduced before the running reduction
+  at::Tensor communicated_;           // the bucket in the communication dtype, where that differs
+  comm::Work work_;
+  double postscale_ = 1.0;
+  bool reduced_before_ = false;       // this window has a reduced part
+  State state_ = State::kEmpty;
+};
+
+}  // namespace hydrofoil::zero

@@ -1,0 +1,159 @@
+#include "hydrofoil/zero/gradient_reducer.h"
+
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
+
+namespace hydrofoil::zero {
+namespace {
+constexpr size_t kMaxInFlight = 2;  // units whose buckets wait for the end of their reduction
+}
+
+GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options,
+                                 bool sharded)
+    : units_(units), group_(std::move(group)), options_(options), sharded_(sharded), rounds_(units.size()) {
+  for (size_t u = units_.size(); u-- > 0;) {
+    if (units_[u]->buckets.empty()) continue;
+    order_.push_back(static_cast<int64_t>(u));
+    rounds_[u].expected = units_[u]->num_trainable;
+  }
+}
+
+void GradientReducer::configure_rounds(bool reduce, double scale, int64_t micro_step) {
+  reduce_rounds_ = reduce || sharded_;
+  scale_ = scale;
+  micro_step_ = micro_step;
+}
+
+void GradientReducer::open_round() {
+  round_open_ = true;
+  next_ = 0;
+  completed_.clear();
+  for (auto& round : rounds_) {
+    round.num_gradients = 0;
+    round.launched = false;
+    round.late = false;
+  }
+}
+
+void GradientReducer::on_gradient(size_t u, size_t b, size_t i, const at::Tensor& gradient) {
+  if (!round_open_) open_round();
+  UnitRound& round = rounds_[u];
+  GradientBucket& bucket = *units_[u]->buckets[b];
+  if (round.launched) {
+    round.late = true;
+    bucket.finish_reduce();
+  }
+  const bool finite = bucket.accumulate(i, gradient, scale_);
+  if (!finite && !non_finite_) non_finite_ = {bucket.group().slots()[i].name, micro_step_};
+  if (++round.num_gradients == round.expected) completed_.push_back(static_cast<int64_t>(u));
+  if (reduce_rounds_ && round.num_gradients >= round.expected) launch_ready();
+}
+
+void GradientReducer::launch_ready() {
+  while (next_ < order_.size()) {
+    const auto u = static_cast<size_t>(order_[next_]);
+    if (rounds_[u].num_gradients < rounds_[u].expected) return;
+    launch(u);
+    ++next_;
+  }
+}
+
+void GradientReducer::launch(size_t u) {
+  while (in_flight_.size() >= kMaxInFlight) finish_oldest();
+  rounds_[u].launched = true;
+  for (auto& bucket : units_[u]->buckets) {
+    bucket->start_reduce(group_, {units_[u]->name, op_signature(OpKind::kReduce, static_cast<int64_t>(u))}, options_);
+  }
+  in_flight_.push_back(u);
+  if (!options_.overlap) finish_all();
+}
+
+void GradientReducer::finish_oldest() {
+  const size_t u = in_flight_.front();
+  in_flight_.pop_front();
+  for (auto& bucket : units_[u]->buckets) bucket->finish_reduce();
+}
+
+void GradientReducer::finish_all() {
+  while (!in_flight_.empty()) finish_oldest();
+}
+
+void GradientReducer::end_round() {
+  if (!round_open_) return;
+  window_has_rounds_ = true;
+  window_reduced_ = reduce_rounds_;
+  if (reduce_rounds_) {
+    for (; next_ < order_.size(); ++next_) launch(static_cast<size_t>(order_[next_]));
+    finish_all();
+    reduce_late();
+    if (!order_agreed_) agree_on_order();
+  }
+  // What a round really brings is what the next one waits for.
+  for (const int64_t u : order_) {
+    auto& round = rounds_[u];
+    if (round.num_gradients > 0 && (round.late || round.num_gradients < round.expected)) round.expected = round.num_gradients;
+  }
+  round_open_ = false;
+}
+
+void GradientReducer::reduce_late() {
+  std::vector<int64_t> late(units_.size());
+  for (size_t u = 0; u < units_.size(); ++u) late[u] = rounds_[u].late ? 1 : 0;
+  if (group_.size() > 1) {
+    at::Tensor agreed = at::zeros({static_cast<int64_t>(units_.size())}, at::kLong);
+    std::copy(late.begin(), late.end(), agreed.data_ptr<int64_t>());
+    group_.all_reduce(agreed, comm::ReduceOp::kMax, {"late gradients", op_signature(OpKind::kControl, 0)}).wait();
+    std::copy_n(agreed.data_ptr<int64_t>(), late.size(), late.begin());
+  }
+  for (const int64_t u : order_) {
+    if (late[u] != 0) launch(static_cast<size_t>(u));
+  }
+  finish_all();
+}
+
+void GradientReducer::agree_on_order() {
+  std::vector<int64_t> order = completed_;
+  for (const int64_t u : order_) {
+    if (std::find(order.begin(), order.end(), u) == order.end()) order.push_back(u);
+  }
+  if (group_.size() > 1) {
+    at::Tensor shared = at::zeros({static_cast<int64_t>(order.size())}, at::kLong);
+    std::copy(order.begin(), order.end(), shared.data_ptr<int64_t>());
+    group_.broadcast(shared, 0, {"order of reductions", op_signature(OpKind::kControl, 1)}).wait();
+    std::copy_n(shared.data_ptr<int64_t>(), order.size(), order.begin());
+  }
+  order_ = std::move(order);
+  order_agreed_ = true;
+}
+
+void GradientReducer::abort_round() {
+  if (!round_open_) return;
+  log_warning("a backward ended with an exception: the gradients of this accumulation window are dropped");
+  in_flight_.clear();
+  reset_window();
+}
+
+void GradientReducer::complete_window() {
+  HYDROFOIL_CHECK_ARG(window_has_rounds_, "step", "no gradients: no backward has run since the last step");
+  if (window_reduced_) return;
+  for (const int64_t u : order_) launch(static_cast<size_t>(u));
+  finish_all();
+  window_reduced_ = true;
+}
+
+void GradientReducer::reset_window() {
+  for (auto& unit : units_) {
+    for (auto& bucket : unit->buckets) bucket->reset();
+  }
+  in_flight_.clear();
+  non_finite_.reset();
+  round_open_ = false;
+  window_has_rounds_ = false;
+  window_reduced_ = false;
+}
+
+}  // namespace hydrofoil::zero

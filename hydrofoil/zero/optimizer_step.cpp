@@ -1,0 +1,152 @@
+#include "hydrofoil/zero/optimizer_step.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+
+#include <bit>
+#include <cmath>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/kernels/gradient_stats.h"
+#include "hydrofoil/kernels/torch_types.h"
+
+namespace hydrofoil::zero {
+namespace {
+
+// What each rank tells the others, as 64-bit words.
+enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kPlanHash, kUserGradient, kNumWords };
+
+kernels::GradientStats stats_of(const at::Tensor& gradient) {
+  if (gradient.is_cpu()) {
+    return kernels::gradient_stats(gradient.const_data_ptr(), kernels::element_type(gradient.scalar_type()), gradient.numel());
+  }
+  kernels::GradientStats stats;
+  stats.sum_of_squares = gradient.to(at::kDouble).square().sum().item<double>();
+  if (!std::isfinite(stats.sum_of_squares)) {
+    stats.first_non_finite = at::isfinite(gradient).logical_not().to(at::kByte).argmax().item<int64_t>();
+  }
+  return stats;
+}
+
+int64_t parameter_at(const FlatGroup& group, int64_t owned_index) {
+  const int64_t index = owned_index + group.owned().begin;
+  for (const auto& slot : group.slots()) {
+    if (index < slot.offset + slot.numel) return slot.index;
+  }
+  return group.slots().back().index;
+}
+
+// Fills this rank's words from its own slices and what its hooks saw.
+void measure(Runtime& runtime, int64_t* words) {
+  double sum = 0.0;
+  words[kParameter] = words[kMicroStep] = words[kUserGradient] = -1;
+  for (auto& unit : runtime.units()) {
+    for (auto& bucket : unit->buckets) {
+      const auto stats = stats_of(bucket->owned_gradient());
+      sum += stats.sum_of_squares;
+      if (stats.first_non_finite && words[kNonFinite] == 0) {
+        words[kNonFinite] = 1;
+        words[kParameter] = parameter_at(bucket->group(), *stats.first_non_finite);
+      }
+      const int64_t late = bucket->unreduced_user_gradient();
+      if (late >= 0) words[kUserGradient] = bucket->group().slots()[late].index;
+    }
+  }
+  if (const auto& seen = runtime.reducer().non_finite()) {
+    words[kMicroStep] = seen->micro_step;
+    for (size_t p = 0; p < runtime.parameters().size(); ++p) {
+      if (runtime.parameters()[p].name == seen->parameter) words[kParameter] = static_cast<int64_t>(p);
+    }
+  }
+  words[kSumOfSquares] = std::bit_cast<int64_t>(sum);
+  words[kPlanHash] = static_cast<int64_t>(runtime.gatherer().plan_hash());
+}
+
+}  // namespace
+
+GradientSummary summarize_gradients(Runtime& runtime) {
+  const comm::Group& group = runtime.gather_group();
+  const int size = group.size();
+  at::Tensor mine = at::empty({kNumWords}, at::kLong).zero_();
+  measure(runtime, mine.data_ptr<int64_t>());
+  at::Tensor all = mine;
+  if (size > 1) {
+    all = at::empty({size * kNumWords}, at::kLong);
+    group.all_gather(mine, all, {"gradient summary", op_signature(OpKind::kControl, 2)}).wait();
+  }
+  const int64_t* words = all.data_ptr<int64_t>();
+  const bool sharded = runtime.sharding().optimizer_states;
+  GradientSummary summary;
+  double sum = 0.0;
+  bool origin_known = false;
+  for (int rank = 0; rank < size; ++rank) {
+    const int64_t* of_rank = words + rank * kNumWords;
+    if (sharded || rank == 0) sum += std::bit_cast<double>(of_rank[kSumOfSquares]);
+    HYDROFOIL_CHECK_ARG(of_rank[kUserGradient] < 0, "step", "parameter ",
+                        runtime.parameters()[std::max<int64_t>(of_rank[kUserGradient], 0)].name, " on rank ", rank,
+                        ": its .grad was assigned after backward, but ZeRO stages 2 and 3 reduce gradients in backward; assign "
+                        "it before backward, or use hydrofoil.utils.safe_set_full_grad");
+    if (of_rank[kPlanHash] != words[kPlanHash]) {
+      throw CommError(detail::concat("rank ", rank, " ran the units of the model in another order than rank 0 (plan hash ",
+                                     of_rank[kPlanHash], " against ", words[kPlanHash],
+                                     "): every rank must call the same modules in the same order"));
+    }
+    if (of_rank[kNonFinite] == 0 && of_rank[kMicroStep] < 0) continue;
+    summary.finite = false;
+    // The rank whose own backward produced it comes before those that only received it in the reduction.
+    const bool origin = of_rank[kMicroStep] >= 0;
+    if (summary.rank >= 0 && (origin_known || !origin)) continue;
+    origin_known = origin;
+    summary.rank = rank;
+    summary.micro_step = of_rank[kMicroStep];
+    summary.parameter = runtime.parameters()[std::max<int64_t>(of_rank[kParameter], 0)].name;
+  }
+  if (!std::isfinite(sum)) summary.finite = false;
+  summary.norm = std::sqrt(sum);
+  return summary;
+}
+
+void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups, int64_t step,
+                    float gradient_scale) {
+  runtime.allocate_optimizer_states(static_cast<int>(optim::state_names(kind, groups).size()));
+  for (auto& unit : runtime.units()) {
+    for (size_t b = 0; b < unit->buckets.size(); ++b) {
+      const FlatGroup& group = unit->buckets[b]->group();
+      if (group.segments().empty()) continue;
+      optim::ShardTensors shard{group.owned_master(), group.has_master_copy() ? group.owned_model() : at::Tensor(),
+                                unit->buckets[b]->owned_gradient(), unit->optimizer_states[b]};
+      optim::optimizer_step(kind, shard, group.segments(), groups, step, gradient_scale);
+    }
+  }
+}
+
+std::vector<ClientShard> client_shards(Runtime& runtime) {
+  std::vector<ClientShard> shards;
+  for (auto& unit : runtime.units()) {
+    for (auto& bucket : unit->buckets) {
+      const FlatGroup& group = bucket->group();
+      for (const auto& segment : group.segments()) {
+        shards.push_back({segment.group, group.owned_master().narrow(0, segment.offset, segment.numel),
+                          bucket->owned_gradient().narrow(0, segment.offset, segment.numel)});
+      }
+    }
+  }
+  return shards;
+}
+
+void scale_gradients(Runtime& runtime, double scale) {
+  if (scale == 1.0) return;
+  for (auto& unit : runtime.units()) {
+    for (auto& bucket : unit->buckets) bucket->owned_gradient().mul_(scale);
+  }
+}
+
+void apply_masters(Runtime& runtime) {
+  for (auto& unit : runtime.units()) {
+    for (auto& group : unit->groups) {
+      if (group->has_master_copy()) group->owned_model().copy_(group->owned_master());
+    }
+  }
+}
+
+}  // namespace hydrofoil::zero

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hydrofoil/optim/optimizer.h"
+#include "hydrofoil/zero/runtime.h"
+
+namespace hydrofoil::zero {
+
+// What the ranks agree on about a window's reduced gradients.
+struct GradientSummary {
+  double norm = 0.0;      // global L2 norm as reduced (loss scale not removed); the same bits on every rank
+  bool finite = true;
+  std::string parameter;  // the first offending one, on the rank below, in the micro step below; empty if finite
+  int rank = -1;
+  int64_t micro_step = -1;
+};
+
+// Norm and overflow check in one pass over this rank's gradients, and one exchange. Also checks that all ranks recorded
+// the same plan. Throws InvalidArgument on all ranks where a rank holds a gradient that the user assigned too late.
+[[nodiscard]] GradientSummary summarize_gradients(Runtime& runtime);
+
+// One fused pass over each owned slice. `groups`: hyperparameters of each optimizer group. `step` counts from 1.
+void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups, int64_t step,
+                    float gradient_scale);
+
+// A run of an owned slice as an optimizer of the user's sees it: 1-D fp32, the gradient already scaled.
+struct ClientShard {
+  int group = 0;
+  at::Tensor value;     // a view of the master
+  at::Tensor gradient;
+};
+[[nodiscard]] std::vector<ClientShard> client_shards(Runtime& runtime);
+// Scales the owned gradients in place for them; fp32 accumulation is required where a client optimizer is used.
+void scale_gradients(Runtime& runtime, double scale);
+// Casts the masters to the model dtype after the client optimizer's step.
+void apply_masters(Runtime& runtime);
+
+}  // namespace hydrofoil::zero

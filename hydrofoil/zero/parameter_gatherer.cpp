@@ -1,0 +1,217 @@
+#include "hydrofoil/zero/parameter_gatherer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/zero/autograd_hooks.h"
+
+namespace hydrofoil::zero {
+
+// NOTE [Boundaries]
+// Forward: a scope's units are held from the way in to the way out. Backward: the first gradient of an output holds them
+// again, the gradients of all inputs end it; where no input needs a gradient the end of the whole backward does. The last
+// AccumulateGrad is no sign of the end: weights may be frozen or unused, and reentrant checkpoints run it twice.
+// A forward inside a backward is a recomputation: what it gathered stays for the gradients that follow at once.
+// A unit that several scopes share (merged small modules) is not released between them but when another unit comes.
+
+ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
+                                     std::vector<std::string> scope_names, comm::Group group, bool overlap)
+    : units_(units),
+      scopes_(std::move(scopes)),
+      scope_names_(std::move(scope_names)),
+      group_(std::move(group)),
+      overlap_(overlap),
+      states_(units.size()) {}
+
+ParameterGatherer::~ParameterGatherer() = default;
+
+std::vector<int> ParameterGatherer::units_of(int scope) const { return scopes_[scope].units; }
+
+void ParameterGatherer::begin_pass() {
+  if (!trace_.empty()) plans_[trace_grad_mode_].order = std::move(trace_);
+  trace_.clear();
+  trace_grad_mode_ = at::GradMode::is_enabled();
+  cursor_ = 0;
+}
+
+std::shared_ptr<Invocation> ParameterGatherer::enter(int scope) {
+  if (active_.empty() && !in_backward()) {
+    end_backward();
+    begin_pass();
+  }
+  auto invocation = std::make_shared<Invocation>();
+  invocation->scope = scope;
+  invocation->in_forward = true;
+  active_.push_back(invocation);
+  try {
+    for (const int u : units_of(scope)) {
+      acquire(u);
+      invocation->forward_units.push_back(u);
+    }
+  } catch (...) {
+    exit(invocation, true);
+    throw;
+  }
+  return invocation;
+}
+
+void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool failed) {
+  if (!invocation->in_forward) return;
+  invocation->in_forward = false;
+  active_.erase(std::remove(active_.begin(), active_.end(), invocation), active_.end());
+  if (!failed && in_backward() && at::GradMode::is_enabled()) {
+    open_backward(invocation, true);
+  } else {
+    for (const int u : invocation->forward_units) release(u);
+    invocation->forward_units.clear();
+  }
+}
+
+void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
+  if (!tensor.requires_grad()) return;
+  ++invocation->num_inputs;
+  watch_gradient(tensor, [this, invocation] {
+    if (invocation->in_backward && ++invocation->num_inputs_done >= invocation->num_inputs) close_backward(invocation);
+  });
+}
+
+void ParameterGatherer::watch_output(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
+  if (!tensor.requires_grad() || tensor.is_leaf()) return;
+  watch_gradient(tensor, [this, invocation] { open_backward(invocation, false); });
+}
+
+void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward) {
+  if (on_backward_) on_backward_();
+  if (invocation->in_backward) return;
+  invocation->in_backward = true;
+  invocation->num_inputs_done = 0;
+  if (from_forward) {
+    invocation->backward_units = std::move(invocation->forward_units);
+    invocation->forward_units.clear();
+  } else {
+    for (const int u : units_of(invocation->scope)) {
+      acquire(u);
+      invocation->backward_units.push_back(u);
+    }
+  }
+  open_backwards_.push_back(invocation);
+}
+
+void ParameterGatherer::close_backward(const std::shared_ptr<Invocation>& invocation) {
+  invocation->in_backward = false;
+  open_backwards_.erase(std::remove(open_backwards_.begin(), open_backwards_.end(), invocation), open_backwards_.end());
+  for (const int u : invocation->backward_units) release(u);
+  invocation->backward_units.clear();
+}
+
+bool ParameterGatherer::access(int u) {
+  if (!active_.empty()) {
+    auto& invocation = *active_.back();
+    acquire(u);
+    invocation.forward_units.push_back(u);
+    auto& known = scopes_[invocation.scope].units;
+    if (std::find(known.begin(), known.end(), u) == known.end()) known.push_back(u);
+    return true;
+  }
+  if (!in_backward()) return false;
+  acquire(u);
+  backward_accesses_.push_back(u);
+  return true;
+}
+
+void ParameterGatherer::hold(int u) { acquire(u); }
+void ParameterGatherer::drop(int u) { release(u); }
+
+void ParameterGatherer::start(int u) {
+  for (auto& group : units_[u]->groups) {
+    if (!group->sharded() || group->state() != FlatGroup::State::kReleased) continue;
+    group->start_gather(group_, {units_[u]->name, op_signature(OpKind::kGather, u)});
+  }
+}
+
+void ParameterGatherer::acquire(int u) {
+  UnitState& state = states_[u];
+  if (state.holds++ > 0) return;
+  const bool lingered = state.idle == Idle::kLingering;
+  state.idle = Idle::kNo;
+  try {
+    // Units that only linger make room first; the order is the same on every rank.
+    for (size_t other = 0; other < states_.size(); ++other) {
+      if (states_[other].idle == Idle::kLingering) release_now(static_cast<int>(other));
+    }
+    start(u);
+    if (!lingered) follow_plan(u);
+    for (auto& group : units_[u]->groups) group->finish_gather();
+  } catch (...) {
+    --state.holds;
+    throw;
+  }
+}
+
+void ParameterGatherer::follow_plan(int u) {
+  trace_.push_back(u);
+  const auto plan = plans_.find(trace_grad_mode_);
+  if (plan == plans_.end()) return;
+  const auto& order = plan->second.order;
+  if (cursor_ >= order.size()) return;
+  if (order[cursor_] != u) {
+    cursor_ = order.size();  // another way through the model: gather on demand for the rest of this pass
+    for (size_t other = 0; other < states_.size(); ++other) {
+      if (states_[other].idle != Idle::kNo) release_now(static_cast<int>(other));
+    }
+    return;
+  }
+  ++cursor_;
+  if (!overlap_ || cursor_ >= order.size()) return;
+  const int next = order[cursor_];
+  if (states_[next].holds > 0 || states_[next].idle != Idle::kNo) return;
+  start(next);
+  states_[next].idle = Idle::kPrefetched;
+}
+
+void ParameterGatherer::release(int u) {
+  UnitState& state = states_[u];
+  HYDROFOIL_ASSERT(state.holds > 0, units_[u]->name);
+  if (--state.holds > 0) return;
+  if (units_[u]->num_scopes > 1) {
+    state.idle = Idle::kLingering;
+  } else {
+    release_now(u);
+  }
+}
+
+void ParameterGatherer::release_now(int u) {
+  states_[u].idle = Idle::kNo;
+  for (auto& group : units_[u]->groups) group->release();
+}
+
+void ParameterGatherer::end_backward() {
+  while (!open_backwards_.empty()) close_backward(open_backwards_.back());
+  for (const int u : backward_accesses_) release(u);
+  backward_accesses_.clear();
+}
+
+void ParameterGatherer::release_idle() {
+  for (size_t u = 0; u < states_.size(); ++u) {
+    HYDROFOIL_CHECK_ARG(states_[u].holds == 0, "step", "unit ", units_[u]->name,
+                        " is gathered: leave GatheredParameters and the forward before");
+    if (states_[u].idle != Idle::kNo) release_now(static_cast<int>(u));
+  }
+}
+
+uint64_t ParameterGatherer::plan_hash() const {
+  uint64_t hash = 1469598103934665603ULL;  // FNV-1a over the recorded orders
+  const auto mix = [&](uint64_t value) {
+    hash ^= value;
+    hash *= 1099511628211ULL;
+  };
+  for (const auto& [grad_mode, plan] : plans_) {
+    mix(grad_mode ? 2 : 1);
+    for (const int u : plan.order) mix(static_cast<uint64_t>(u) + 3);
+  }
+  return hash;
+}
+
+}  // namespace hydrofoil::zero

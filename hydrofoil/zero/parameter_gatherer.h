@@ -1,0 +1,102 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+#include "hydrofoil/zero/unit.h"
+#include "hydrofoil/zero/unit_planner.h"
+
+namespace hydrofoil::zero {
+
+// One call of a scope's module, from its forward to the end of its backward(s).
+struct Invocation {
+  int scope = -1;
+  std::vector<int> forward_units;   // held by the forward
+  std::vector<int> backward_units;  // held by the backward
+  bool in_forward = false;
+  bool in_backward = false;
+  int num_inputs = 0;               // inputs whose gradients end the backward
+  int num_inputs_done = 0;
+};
+
+// Gathers units around the calls of modules, and releases them. See NOTE [Boundaries].
+class ParameterGatherer {
+ public:
+  ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
+                    std::vector<std::string> scope_names, comm::Group group, bool overlap);
+  ~ParameterGatherer();
+
+  // A module's way in and out. `failed`: its forward threw.
+  std::shared_ptr<Invocation> enter(int scope);
+  void exit(const std::shared_ptr<Invocation>& invocation, bool failed);
+  // Tensors that go in (after enter) and come out (after exit), with grad mode on.
+  void watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor);
+  void watch_output(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor);
+
+  // A parameter of unit `u` is about to be read inside a forward or backward: gathers it for the running module, now and in
+  // all its later calls. Returns false outside both, where nothing is gathered.
+  bool access(int u);
+
+  // Holds unit `u` gathered until the matching drop(); collective.
+  void hold(int u);
+  void drop(int u);
+  // The unit was laid out anew: nothing of it is held or gathered.
+  void forget(int u) { states_[u] = {}; }
+
+  // The backward has ended, well or not: closes what is open.
+  void end_backward();
+  // Releases what only waits to be used (prefetched, lingering); throws InvalidArgument if a unit is held.
+  void release_idle();
+  // Called in every backward before anything else; set by the runtime to queue the end of the round.
+  void on_backward(std::function<void()> callback) { on_backward_ = std::move(callback); }
+
+  [[nodiscard]] bool in_forward() const { return !active_.empty(); }
+  // Hash of the recorded order of gathers, to compare across ranks.
+  [[nodiscard]] uint64_t plan_hash() const;
+  [[nodiscard]] bool held(int u) const { return states_[u].holds > 0; }
+
+ private:
+  // Why a unit is gathered, or being gathered, though nobody holds it.
+  enum class Idle { kNo, kPrefetched, kLingering };
+  struct UnitState {
+    int holds = 0;
+    Idle idle = Idle::kNo;
+  };
+  struct Plan {
+    std::vector<int> order;
+  };
+
+  void begin_pass();
+  void acquire(int u);
+  void release(int u);
+  void release_now(int u);
+  void start(int u);
+  void follow_plan(int u);
+  void open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward);
+  void close_backward(const std::shared_ptr<Invocation>& invocation);
+  std::vector<int> units_of(int scope) const;
+
+  std::vector<std::unique_ptr<Unit>>& units_;
+  std::vector<ScopePlan> scopes_;
+  std::vector<std::string> scope_names_;
+  comm::Group group_;
+  const bool overlap_;
+  std::vector<UnitState> states_;
+  std::vector<std::shared_ptr<Invocation>> active_;          // forwards that run, innermost last
+  std::vector<std::shared_ptr<Invocation>> open_backwards_;
+  std::vector<int> backward_accesses_;                       // units held until the backward ends
+  std::function<void()> on_backward_;
+  std::map<bool, Plan> plans_;                               // by grad mode
+  std::vector<int> trace_;
+  bool trace_grad_mode_ = false;
+  size_t cursor_ = 0;
+};
+
+}  // namespace hydrofoil::zero

@@ -1,0 +1,410 @@
+#include "hydrofoil/zero/runtime.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+
+#include <algorithm>
+#include <set>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
+#include "hydrofoil/memory/allocation.h"
+
+namespace hydrofoil::zero {
+namespace {
+
+at::ScalarType stored_dtype(const at::Tensor& parameter, const Sharding& sharding) {
+  if (sharding.model_dtype && at::isFloatingType(parameter.scalar_type())) return *sharding.model_dtype;
+  return parameter.scalar_type();
+}
+
+// A gathered copy of a tensor of which each rank holds its slice.
+at::Tensor gather_owned(const at::Tensor& owned, const FlatGroup& group, const comm::Group& channel) {
+  if (owned.numel() == group.padded_numel()) return owned;
+  at::Tensor full = at::empty({group.padded_numel()}, owned.options());
+  channel.all_gather(owned.contiguous(), full, {"assemble", op_signature(OpKind::kAccess, group.padded_numel())}).wait();
+  return full;
+}
+
+}  // namespace
+
+Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNode> modules, const RuntimeOptions& options,
+                 comm::Group gather_group, comm::Group reduce_group)
+    : parameters_(std::move(parameters)),
+      modules_(std::move(modules)),
+      options_(options),
+      gather_group_(std::move(gather_group)),
+      reduce_group_(std::move(reduce_group)) {
+  HYDROFOIL_CHECK_ARG(!parameters_.empty(), "initialize", "the model has no parameters");
+  std::vector<ParameterSize> sizes;
+  int64_t total_bytes = 0;
+  for (size_t p = 0; p < parameters_.size(); ++p) {
+    const at::Tensor& parameter = parameters_[p].parameter;
+    const auto dtype = stored_dtype(parameter, options_.sharding);
+    sizes.push_back({parameter.numel(), static_cast<int64_t>(c10::elementSize(dtype))});
+    total_bytes += sizes.back().numel * sizes.back().element_bytes;
+    HYDROFOIL_CHECK_ARG(index_.emplace(parameter.unsafeGetTensorImpl(), p).second, "initialize", "parameter ",
+                        parameters_[p].name, " is listed twice");
+  }
+  arena_ = memory::Arena::create(parameters_[0].parameter.device(), total_bytes + (int64_t{1} << 20));
+  layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
+  places_.resize(parameters_.size());
+  for (const auto& plan : layout_.units) {
+    auto unit = std::make_unique<Unit>();
+    unit->name = plan.name.empty() ? "(root)" : plan.name;
+    unit->parameters = plan.parameters;
+    units_.push_back(std::move(unit));
+  }
+  std::vector<std::string> scope_names;
+  for (const auto& scope : layout_.scopes) {
+    scope_names.push_back(modules_[scope.module].path);
+    for (const int u : scope.units) ++units_[u]->num_scopes;
+  }
+  for (size_t u = 0; u < units_.size(); ++u) build_unit(u);
+  gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
+                                                  options_.reduction.overlap);
+  gatherer_->on_backward([this] { notice_backward(); });
+  install_hooks();
+  arena_->trim();
+}
+
+Runtime::~Runtime() {
+  if (alive()) destroy(false);
+}
+
+void Runtime::build_unit(size_t u) {
+  const at::NoGradGuard no_grad;
+  Unit& unit = *units_[u];
+  std::map<std::pair<at::ScalarType, bool>, std::vector<ParameterSlot>> grouped;
+  for (const int64_t p : unit.parameters) {
+    const auto& info = parameters_[p];
+    const auto dtype = stored_dtype(info.parameter, options_.sharding);
+    const bool trainable = info.parameter.requires_grad();
+    grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group});
+  }
+  for (auto& [key, slots] : grouped) {
+    auto group = std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding, arena_);
+    bool broadcast = false;
+    for (size_t i = 0; i < group->slots().size(); ++i) {
+      auto& info = parameters_[group->slots()[i].index];
+      if (info.initial_shard != nullptr) {
+        info.initial_shard->start_gather(gather_group_, {info.name, op_signature(OpKind::kAccess, group->slots()[i].index)});
+        info.initial_shard->finish_gather();
+        group->adopt(i, values_in_memory_order(info.parameter));
+        info.initial_shard.reset();
+        continue;
+      }
+      at::Tensor values = values_in_memory_order(info.parameter);
+      if (group->sharded()) {
+        gather_group_.broadcast(values, 0, {info.name, op_signature(OpKind::kAccess, group->slots()[i].index)}).wait();
+      }
+      broadcast = true;
+      group->adopt(i, values);
+    }
+    group->finish(gather_group_, broadcast);
+    unit.groups.push_back(std::move(group));
+  }
+  make_buckets(u);
+}
+
+void Runtime::make_buckets(size_t u) {
+  Unit& unit = *units_[u];
+  unit.num_trainable = 0;
+  for (auto& group : unit.groups) {
+    if (!group->trainable()) continue;
+    unit.buckets.push_back(std::make_unique<GradientBucket>(*group, options_.sharding, arena_));
+    unit.num_trainable += static_cast<int64_t>(group->slots().size());
+  }
+  unit.optimizer_states.resize(unit.buckets.size());
+  index_places(u);
+}
+
+void Runtime::index_places(size_t u) {
+  Unit& unit = *units_[u];
+  int bucket = 0;
+  for (size_t g = 0; g < unit.groups.size(); ++g) {
+    const auto& slots = unit.groups[g]->slots();
+    const bool trainable = unit.groups[g]->trainable();
+    for (size_t i = 0; i < slots.size(); ++i) {
+      places_[slots[i].index] = {static_cast<int>(u), static_cast<int>(g), trainable ? bucket : -1, static_cast<int>(i)};
+    }
+    if (trainable) ++bucket;
+  }
+}
+
+void Runtime::install_hooks() {
+  hooks_.clear();
+  reducer_ = std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction, options_.sharding.gradients);
+  for (size_t u = 0; u < units_.size(); ++u) {
+    for (size_t b = 0; b < units_[u]->buckets.size(); ++b) {
+      const auto& slots = units_[u]->buckets[b]->group().slots();
+      for (size_t i = 0; i < slots.size(); ++i) {
+        hooks_.push_back(std::make_unique<GradientHook>(slots[i].parameter, [this, u, b, i](const at::Tensor& gradient) {
+          notice_backward();
+          reducer_->on_gradient(u, b, i, gradient);
+        }));
+      }
+    }
+  }
+}
+
+void Runtime::notice_backward() {
+  if (backward_noticed_) return;
+  backward_noticed_ = true;
+  queue_backward_callback([this, alive = std::weak_ptr<int>(alive_)] {
+    if (alive.expired()) return;
+    backward_noticed_ = false;
+    reducer_->end_round();
+    gatherer_->end_backward();
+  });
+}
+
+void Runtime::recover() {
+  if (!backward_noticed_ || in_backward()) return;
+  backward_noticed_ = false;
+  reducer_->abort_round();
+  gatherer_->end_backward();
+}
+
+std::shared_ptr<Invocation> Runtime::enter(int scope) {
+  if (!gatherer_->in_forward() && !in_backward()) {
+    recover();
+    if (!reducer_->window_open() && requires_grad_changed()) regroup();
+  }
+  return gatherer_->enter(scope);
+}
+
+bool Runtime::access(int64_t parameter) {
+  const Place& place = places_.at(parameter);
+  const FlatGroup& group = *units_[place.unit]->groups[place.group];
+  if (group.state() == FlatGroup::State::kGathered) return true;
+  return gatherer_->access(place.unit);
+}
+
+int64_t Runtime::find(const at::Tensor& parameter) const {
+  const auto found = index_.find(parameter.unsafeGetTensorImpl());
+  return found == index_.end() ? -1 : found->second;
+}
+
+std::vector<int> Runtime::units_of(const std::vector<int64_t>& parameters) const {
+  std::set<int> units;
+  for (const int64_t p : parameters) units.insert(places_.at(p).unit);
+  return {units.begin(), units.end()};
+}
+
+void Runtime::enter_access(const std::vector<int64_t>& parameters) {
+  recover();
+  for (const int u : units_of(parameters)) {
+    const bool first = !gatherer_->held(u);
+    gatherer_->hold(u);
+    if (first && options_.sharding.parameters) {
+      for (auto& group : units_[u]->groups) group->note_versions();
+    }
+  }
+}
+
+void Runtime::leave_access(const std::vector<int64_t>& parameters, std::optional<int> modifier_rank) {
+  const at::NoGradGuard no_grad;
+  std::string modified;
+  if (modifier_rank) {
+    for (const int64_t p : parameters) {
+      const Place& place = places_[p];
+      const FlatGroup& group = *units_[place.unit]->groups[place.group];
+      const auto& slot = group.slots()[place.slot];
+      if (gather_group_.size() == 1 || slot.numel == 0) continue;
+      gather_group_.broadcast(group.full().narrow(0, slot.offset, slot.numel), *modifier_rank,
+                              {slot.name, op_signature(OpKind::kAccess, p)}).wait();
+    }
+  }
+  for (const int u : units_of(parameters)) {
+    for (auto& group : units_[u]->groups) {
+      if (modifier_rank) {
+        group->write_back();
+      } else if (options_.sharding.parameters && group->modified_outside()) {
+        modified = units_[u]->name;
+        group->note_versions();
+      }
+    }
+    gatherer_->drop(u);
+  }
+  HYDROFOIL_CHECK_ARG(modified.empty(), "GatheredParameters", "a parameter of unit ", modified,
+                      " was written without a modifier_rank; the change is lost when it is released. Pass modifier_rank=R: what "
+                      "rank R wrote becomes every rank's value");
+}
+
+void Runtime::prepare_step() {
+  recover();
+  reducer_->complete_window();
+  gatherer_->release_idle();
+  for (auto& unit : units_) {
+    for (auto& group : unit->groups) {
+      const std::string lost = group->lost_parameter();
+      HYDROFOIL_CHECK_ARG(lost.empty(), "step", "parameter ", lost, " was given other memory after initialize (module.to(), "
+                          "load_state_dict(assign=True), .data = ...), which the engine cannot follow; load with copies, or "
+                          "change the model before initialize");
+      if (group->sharded() || !group->modified_outside()) continue;
+      log_info("parameters of unit ", unit->name, " were changed outside the engine: its fp32 masters follow");
+      group->write_back();
+    }
+  }
+}
+
+void Runtime::publish_step() {
+  const at::NoGradGuard no_grad;
+  std::vector<comm::Work> works;
+  for (size_t u = 0; u < units_.size(); ++u) {
+    for (auto& group : units_[u]->groups) {
+      if (!group->trainable()) continue;
+      works.push_back(group->start_publish(gather_group_, {units_[u]->name, op_signature(OpKind::kPublish, static_cast<int64_t>(u))}));
+      if (!options_.reduction.overlap) works.back().wait();
+      group->bump_versions();
+    }
+  }
+  for (auto& work : works) work.wait();
+  reducer_->reset_window();
+}
+
+void Runtime::refresh_masters() {
+  for (auto& unit : units_) {
+    for (auto& group : unit->groups) {
+      if (!group->sharded()) group->write_back();
+    }
+  }
+}
+
+void Runtime::allocate_optimizer_states(int num_states) {
+  num_states_ = num_states;
+  for (auto& unit : units_) {
+    for (size_t b = 0; b < unit->buckets.size(); ++b) {
+      auto& states = unit->optimizer_states[b];
+      const FlatGroup& group = unit->buckets[b]->group();
+      while (static_cast<int>(states.size()) < num_states) {
+        states.push_back(memory::make_flat_tensor(group.owned().numel(), at::kFloat, group.device()));
+      }
+    }
+  }
+}
+
+MemoryReport Runtime::memory() const {
+  MemoryReport report;
+  for (const auto& unit : units_) {
+    int64_t unit_bytes = 0;
+    for (const auto& group : unit->groups) {
+      unit_bytes += group->full_bytes();
+      report.parameter_bytes += group->sharded() ? static_cast<int64_t>(group->owned_model().nbytes()) : group->full_bytes();
+      if (group->has_master_copy()) report.master_bytes += static_cast<int64_t>(group->owned_master().nbytes());
+    }
+    for (const auto& bucket : unit->buckets) report.gradient_bytes += bucket->permanent_bytes();
+    for (const auto& states : unit->optimizer_states) {
+      for (const auto& state : states) report.optimizer_state_bytes += static_cast<int64_t>(state.nbytes());
+    }
+    report.largest_unit_bytes = std::max(report.largest_unit_bytes, unit_bytes);
+  }
+  report.slot_bytes = arena_->in_use_bytes();
+  report.peak_slot_bytes = arena_->peak_bytes();
+  return report;
+}
+
+at::Tensor Runtime::assemble(int64_t parameter, const OwnedTensor& select) {
+  const at::NoGradGuard no_grad;
+  const Place& place = places_.at(parameter);
+  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "assemble", "parameter ", parameters_[parameter].name, " is frozen: it has no such state");
+  Unit& unit = *units_[place.unit];
+  const FlatGroup& group = *unit.groups[place.group];
+  const auto& slot = group.slots()[place.slot];
+  const at::Tensor full = gather_owned(select(unit, place.bucket), group, gather_group_);
+  const at::Tensor piece = full.narrow(0, slot.offset, slot.numel).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  return piece.as_strided(slot.parameter.sizes(), slot.parameter.strides(), 0);
+}
+
+void Runtime::scatter(int64_t parameter, const OwnedTensor& select, const at::Tensor& value) {
+  const at::NoGradGuard no_grad;
+  const Place& place = places_.at(parameter);
+  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "scatter", "parameter ", parameters_[parameter].name, " is frozen: it has no such state");
+  Unit& unit = *units_[place.unit];
+  const FlatGroup& group = *unit.groups[place.group];
+  const auto& slot = group.slots()[place.slot];
+  HYDROFOIL_CHECK_ARG(value.sizes() == slot.parameter.sizes(), "scatter", "parameter ", slot.name, ": got shape ", value.sizes(),
+                      ", expected ", slot.parameter.sizes());
+  at::Tensor ordered = at::empty_strided(slot.parameter.sizes(), slot.parameter.strides(), value.options().dtype(at::kFloat));
+  ordered.copy_(value);
+  const Range part = intersect({slot.offset, slot.offset + slot.numel}, group.owned());
+  if (part.numel() == 0) return;
+  select(unit, place.bucket)
+      .narrow(0, part.begin - group.owned().begin, part.numel())
+      .copy_(ordered.as_strided({slot.numel}, {1}, 0).narrow(0, part.begin - slot.offset, part.numel()));
+}
+
+bool Runtime::requires_grad_changed() const {
+  for (size_t p = 0; p < parameters_.size(); ++p) {
+    const Place& place = places_[p];
+    if (parameters_[p].parameter.requires_grad() != units_[place.unit]->groups[place.group]->trainable()) return true;
+  }
+  return false;
+}
+
+void Runtime::regroup() {
+  log_info("requires_grad of some parameters has changed: their units are laid out anew");
+  gatherer_->release_idle();
+  hooks_.clear();
+  for (size_t u = 0; u < units_.size(); ++u) {
+    const bool changed = std::any_of(units_[u]->parameters.begin(), units_[u]->parameters.end(), [&](int64_t p) {
+      return parameters_[p].parameter.requires_grad() != units_[u]->groups[places_[p].group]->trainable();
+    });
+    if (changed) regroup_unit(u);
+  }
+  install_hooks();
+}
+
+void Runtime::regroup_unit(size_t u) {
+  const at::NoGradGuard no_grad;
+  Unit& unit = *units_[u];
+  std::map<int64_t, std::vector<at::Tensor>> kept;  // master and states of the parameters that were trainable
+  for (const int64_t p : unit.parameters) {
+    if (places_[p].bucket < 0) continue;
+    auto& tensors = kept[p];
+    tensors.push_back(assemble(p, [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); }));
+    for (size_t s = 0; s < unit.optimizer_states[places_[p].bucket].size(); ++s) {
+      tensors.push_back(assemble(p, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }));
+    }
+  }
+  gatherer_->hold(static_cast<int>(u));
+  const auto old_groups = std::move(unit.groups);
+  unit.groups.clear();
+  unit.buckets.clear();
+  unit.optimizer_states.clear();
+  build_unit(u);
+  for (const auto& group : old_groups) group->release();
+  gatherer_->forget(static_cast<int>(u));
+  allocate_optimizer_states(num_states_);
+  for (const auto& [p, tensors] : kept) {
+    if (places_[p].bucket < 0) continue;
+    scatter(p, [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); }, tensors[0]);
+    for (size_t s = 0; s + 1 < tensors.size(); ++s) {
+      scatter(p, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
+    }
+  }
+}
+
+void Runtime::destroy(bool gather) {
+  if (!alive()) return;
+  alive_.reset();
+  hooks_.clear();
+  gatherer_->on_backward({});
+  if (gather && options_.sharding.parameters) {
+    for (size_t u = 0; u < units_.size(); ++u) {
+      gatherer_->hold(static_cast<int>(u));
+      for (auto& group : units_[u]->groups) group->dissolve();
+      gatherer_->drop(static_cast<int>(u));
+    }
+  }
+  for (auto& parameter : parameters_) parameter.parameter.mutable_grad().reset();
+  reducer_.reset();
+  gatherer_.reset();
+  units_.clear();
+  parameters_.clear();
+  index_.clear();
+}
+
+}  // namespace hydrofoil::zero

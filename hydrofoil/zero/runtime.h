@@ -1,0 +1,143 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+#include "hydrofoil/memory/arena.h"
+#include "hydrofoil/optim/optimizer.h"
+#include "hydrofoil/zero/gradient_reducer.h"
+#include "hydrofoil/zero/parameter_gatherer.h"
+#include "hydrofoil/zero/unit.h"
+#include "hydrofoil/zero/unit_planner.h"
+
+namespace hydrofoil::zero {
+
+struct RuntimeParameter {
+  std::string name;
+  at::Tensor parameter;
+  int optimizer_group = 0;
+  std::shared_ptr<FlatGroup> initial_shard;  // of zero.Init: the parameter is sharded already; else null
+};
+
+struct RuntimeOptions {
+  Sharding sharding;
+  ReductionOptions reduction;
+  int64_t unit_min_bytes = 0;
+};
+
+// Bytes that this rank keeps or kept, by kind of state.
+struct MemoryReport {
+  int64_t parameter_bytes = 0;        // permanent copies in the model dtype
+  int64_t gradient_bytes = 0;         // permanent buckets and shards
+  int64_t master_bytes = 0;           // fp32 copies of 16-bit parameters
+  int64_t optimizer_state_bytes = 0;
+  int64_t slot_bytes = 0;             // gathered units and transient buckets now
+  int64_t peak_slot_bytes = 0;        // the most they ever were at a time
+  int64_t largest_unit_bytes = 0;     // gathered size of the largest unit, model dtype
+};
+
+// The sharding runtime: one model's parameters in units, their gradients and optimizer states, under one Sharding.
+//
+// Takes over the parameters: each becomes a view of storage that the runtime manages. `gather_group` and `reduce_group`
+// are two channels over the same ranks. All methods are called by all ranks in the same order, from one thread at a time.
+class Runtime {
+ public:
+  Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNode> modules, const RuntimeOptions& options,
+          comm::Group gather_group, comm::Group reduce_group);
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  [[nodiscard]] const std::vector<ScopePlan>& scopes() const { return layout_.scopes; }
+  [[nodiscard]] const std::vector<ModuleNode>& modules() const { return modules_; }
+  [[nodiscard]] const std::vector<RuntimeParameter>& parameters() const { return parameters_; }
+  [[nodiscard]] std::vector<std::unique_ptr<Unit>>& units() { return units_; }
+  [[nodiscard]] ParameterGatherer& gatherer() { return *gatherer_; }
+  [[nodiscard]] GradientReducer& reducer() { return *reducer_; }
+  [[nodiscard]] const comm::Group& gather_group() const { return gather_group_; }
+  [[nodiscard]] const Sharding& sharding() const { return options_.sharding; }
+
+  // A scope's way in: recovers from a failed backward first, and regroups where requires_grad has changed.
+  std::shared_ptr<Invocation> enter(int scope);
+  // Makes sure that the end of the running backward is noticed. Called in every backward.
+  void notice_backward();
+  // Drops what a backward that ended with an exception left behind.
+  void recover();
+
+  // The parameter is about to be read: see ParameterGatherer::access. Cheap where it is gathered.
+  bool access(int64_t parameter);
+  // Index of a parameter by identity, or -1.
+  [[nodiscard]] int64_t find(const at::Tensor& parameter) const;
+
+  // Gathers the units of the given parameters for the user until leave_access. `modifier_rank`: after it, what that rank wrote
+  // into them is every rank's. Without one, a parameter that was written raises InvalidArgument where it is sharded.
+  void enter_access(const std::vector<int64_t>& parameters);
+  void leave_access(const std::vector<int64_t>& parameters, std::optional<int> modifier_rank);
+
+  // Before an optimizer step: every unit released, parameters written from outside taken into the masters.
+  void prepare_step();
+  // After it: full parameters current everywhere, versions bumped, gradients dropped.
+  void publish_step();
+  // Reads the parameters into the fp32 masters again (after .data writes).
+  void refresh_masters();
+
+  // Allocates the states of an optimizer, zero-filled, `num_states` a trainable element. Idempotent.
+  void allocate_optimizer_states(int num_states);
+
+  [[nodiscard]] MemoryReport memory() const;
+
+  // Full fp32 value of what is kept by owner: collective. `select` picks an owned 1-D tensor of a bucket's group (master,
+  // gradient or state); the result has the parameter's shape. Throws InvalidArgument for a frozen parameter.
+  using OwnedTensor = std::function<at::Tensor(Unit& unit, size_t bucket)>;
+  [[nodiscard]] at::Tensor assemble(int64_t parameter, const OwnedTensor& select);
+  // The other way: writes a full value into the owned slice of every rank.
+  void scatter(int64_t parameter, const OwnedTensor& select, const at::Tensor& value);
+
+  // Returns hooks and memory. `gather`: sharded parameters become ordinary again (collective), else they stay released.
+  void destroy(bool gather);
+  [[nodiscard]] bool alive() const { return alive_ != nullptr; }
+
+ private:
+  struct Place {
+    int unit = -1;
+    int group = -1;   // in Unit::groups
+    int bucket = -1;  // in Unit::buckets, -1 if frozen
+    int slot = -1;
+  };
+
+  void build_unit(size_t u);
+  void make_buckets(size_t u);
+  void install_hooks();
+  void index_places(size_t u);
+  [[nodiscard]] bool requires_grad_changed() const;
+  void regroup();
+  void regroup_unit(size_t u);
+  std::vector<int> units_of(const std::vector<int64_t>& parameters) const;
+
+  std::vector<RuntimeParameter> parameters_;
+  std::vector<ModuleNode> modules_;
+  RuntimeOptions options_;
+  comm::Group gather_group_;
+  comm::Group reduce_group_;
+  std::shared_ptr<memory::Arena> arena_;
+  UnitLayout layout_;
+  std::vector<std::unique_ptr<Unit>> units_;
+  std::vector<Place> places_;
+  std::map<const void*, int64_t> index_;  // TensorImpl -> parameter
+  std::unique_ptr<ParameterGatherer> gatherer_;
+  std::unique_ptr<GradientReducer> reducer_;
+  std::vector<std::unique_ptr<GradientHook>> hooks_;
+  std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // callbacks hold it weakly
+  bool backward_noticed_ = false;
+  int num_states_ = 0;
+};
+
+}  // namespace hydrofoil::zero

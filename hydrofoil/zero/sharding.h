@@ -1,0 +1,64 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace hydrofoil::zero {
+
+// Which kinds of state are cut into one slice a rank, and in which dtypes they live. The ZeRO stages are values of it
+// (arXiv 1910.02054): 0 cuts nothing, 1 optimizer states, 2 gradients too, 3 parameters too.
+struct Sharding {
+  int shard_rank = 0;
+  int num_shards = 1;
+  bool optimizer_states = false;
+  bool gradients = false;
+  bool parameters = false;
+  at::ScalarType accumulation_dtype = at::kFloat;        // of gradient buckets and gradient shards
+  std::optional<at::ScalarType> communication_dtype;     // of reductions; nullopt: the accumulation dtype
+  std::optional<at::ScalarType> model_dtype;             // floating parameters are cast to it; nullopt: as they are
+
+  // With one rank nothing is cut, whatever the stage. Throws InvalidArgument unless 0 <= stage <= 3.
+  [[nodiscard]] static Sharding of_stage(int stage, int shard_rank, int num_shards);
+};
+
+// How gradients of several ranks become one.
+struct ReductionOptions {
+  bool average = true;           // false: sum
+  bool prescale = false;         // divide by `predivide_factor` before the sum, by num_shards / factor after it
+  double predivide_factor = 1.0;
+  bool overlap = true;           // reductions and prefetched gathers run beside the compute; never changes bits
+};
+
+// One parameter in a flat group. Offsets and counts are in elements.
+struct ParameterSlot {
+  int64_t index = 0;  // in the runtime's table
+  std::string name;
+  at::Tensor parameter;
+  int64_t offset = 0;
+  int64_t numel = 0;
+  int optimizer_group = 0;
+};
+
+// Elements [begin, end) that two ranges share; empty where begin >= end.
+struct Range {
+  int64_t begin = 0;
+  int64_t end = 0;
+  [[nodiscard]] int64_t numel() const { return end > begin ? end - begin : 0; }
+};
+[[nodiscard]] inline Range intersect(const Range& a, const Range& b) {
+  return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+}
+
+// Offsets of parameters in a flat buffer, each aligned, and its padded size: a multiple of num_shards slices of one size,
+// each aligned. Pure arithmetic, 64-bit, throws InvalidArgument on overflow.
+struct FlatLayout {
+  std::vector<int64_t> offsets;
+  int64_t padded_numel = 0;
+  int64_t shard_numel = 0;
+};
+[[nodiscard]] FlatLayout layout_flat(const std::vector<int64_t>& numels, int num_shards, int64_t alignment_elements);
+
+}  // namespace hydrofoil::zero
