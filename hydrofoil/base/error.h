@@ -46,6 +46,8 @@ std::string concat(const Args&... args) {
   return out.str();
 }
 
+inline std::string concat() { return {}; }
+
 [[noreturn]] void throw_invalid_argument(std::string_view function, const std::string& what);
 [[noreturn]] void throw_internal_error(const char* file, int line, const char* condition, const std::string& what);
 
