@@ -49,7 +49,9 @@ void CommandLine::add_flag(const std::string& names, bool* target, const std::st
 
 void CommandLine::add_text(const std::string& names, const std::string& value_name, std::optional<std::string>* target,
                            const std::string& help, const std::string& group) {
-  impl_->app.add_option_function<std::string>(names, [target](const std::string& text) { *target = text; }, help)
+  impl_->app
+      .add_option_function<std::string>(
+          names, [target](const std::string& text) { *target = text; }, help)
       ->type_name(value_name)
       ->group(group);
 }
@@ -90,9 +92,9 @@ size_t CommandLine::first_positional(std::span<const std::string> arguments) con
     if (!is_flag(argument)) return i;
     const CLI::Option* option = impl_->app.get_option_no_throw(flag_name(argument));
     if (option == nullptr) {
-      throw InvalidArgument("[" + impl_->name + "] unknown flag " + flag_name(argument) + "; the nearest valid flag is " +
-                            nearest_name(flag_name(argument), all_flags(impl_->app)) + " (see " + impl_->name +
-                            " --help)");
+      throw InvalidArgument("[" + impl_->name + "] unknown flag " + flag_name(argument) +
+                            "; the nearest valid flag is " + nearest_name(flag_name(argument), all_flags(impl_->app)) +
+                            " (see " + impl_->name + " --help)");
     }
     const bool takes_value = option->get_items_expected_min() > 0;
     if (takes_value && argument.find('=') == std::string::npos) ++i;
@@ -125,8 +127,7 @@ int64_t parse_integer(const std::string& what, const std::string& text, int64_t 
     throw InvalidArgument(what + ": got \"" + text + "\", expected an integer");
   }
   if (value < minimum || value > maximum) {
-    throw InvalidArgument(
-        detail::concat(what, ": got ", value, ", expected a value from ", minimum, " to ", maximum));
+    throw InvalidArgument(detail::concat(what, ": got ", value, ", expected a value from ", minimum, " to ", maximum));
   }
   return value;
 }

@@ -44,7 +44,6 @@ class CommandLine {
 };
 
 // Decimal integer in [minimum, maximum]; throws InvalidArgument that names `what`.
-[[nodiscard]] int64_t parse_integer(const std::string& what, const std::string& text, int64_t minimum,
-                                    int64_t maximum);
+[[nodiscard]] int64_t parse_integer(const std::string& what, const std::string& text, int64_t minimum, int64_t maximum);
 
 }  // namespace hydrofoil::launcher

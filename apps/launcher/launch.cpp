@@ -17,14 +17,16 @@
 #include "hydrofoil/base/error.h"
 
 // NOTE [Two processes]
-// kill -9 of the launcher must leave no process behind, also none that a rank started. The kernel's parent-death signal reaches
-// the ranks alone, so somebody has to outlive the launcher. `hydrofoil run` is therefore two processes: the one in front, which
-// the user or the batch system sees, and the supervisor, which is the ancestor of all ranks and does all the work.
+// kill -9 of the launcher must leave no process behind, also none that a rank started. The kernel's parent-death signal
+// reaches the ranks alone, so somebody has to outlive the launcher. `hydrofoil run` is therefore two processes: the one
+// in front, which the user or the batch system sees, and the supervisor, which is the ancestor of all ranks and does
+// all the work.
 //   front killed:      the supervisor sees the end of a pipe and kills all its descendants.
-//   supervisor killed: its ranks get the parent-death signal; what they had started becomes the child of the process in front
+//   supervisor killed: its ranks get the parent-death signal; what they had started becomes the child of the process in
+//   front
 //                      (a subreaper), which kills it.
-// The supervisor and each rank have process groups of their own: Ctrl-C reaches the process in front alone, which passes it on,
-// once.
+// The supervisor and each rank have process groups of their own: Ctrl-C reaches the process in front alone, which
+// passes it on, once.
 
 namespace hydrofoil::launcher {
 namespace {
@@ -42,7 +44,7 @@ int supervisor_process(const RunOptions& options, const RunPlan& plan, const std
     become_subreaper();
     return supervise(options, plan, python, front_fd);
   } catch (const std::exception& error) {
-    std::cerr << "hydrofoil run: " << error.what() << std::endl;
+    std::cerr << error.what() << std::endl;
     return kExitSystem;
   }
 }
@@ -81,7 +83,8 @@ int launch(const RunOptions& options, const std::vector<std::string>& program_pa
 
   sigset_t mask;
   sigemptyset(&mask);
-  for (const int number : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT}) sigaddset(&mask, number);
+  for (const int number : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT})
+    sigaddset(&mask, number);
   ::sigprocmask(SIG_BLOCK, &mask, nullptr);
   ::signal(SIGCHLD, SIG_DFL);  // ignored, it would take the exit codes away
   ::signal(SIGPIPE, SIG_IGN);  // a reader that left is seen by write()

@@ -8,8 +8,8 @@
 
 namespace hydrofoil::launcher {
 
-// Cuts a stream of bytes into lines, as a terminal would show them: text in front of a carriage return is overwritten, thus
-// dropped. Lines without an end are cut at max_line_bytes, so memory is bounded.
+// Cuts a stream of bytes into lines, as a terminal would show them: text in front of a carriage return is overwritten,
+// thus dropped. Lines without an end are cut at max_line_bytes, so memory is bounded.
 class LineBuffer {
  public:
   explicit LineBuffer(size_t max_line_bytes) : max_line_bytes_(max_line_bytes) {}

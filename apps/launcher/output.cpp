@@ -17,7 +17,8 @@ namespace hydrofoil::launcher {
 namespace {
 
 constexpr size_t kCongestedBytes = 1 << 20;
-// How long a line of another rank waits for rank 0 to end its own: unbuffered Python writes text and line end separately.
+// How long a line of another rank waits for rank 0 to end its own: unbuffered Python writes text and line end
+// separately.
 constexpr double kLinePatienceSeconds = 0.2;
 
 bool same_file(int a, int b) {
@@ -34,7 +35,8 @@ OutputSink::OutputSink(int fd) : fd_(fd), is_terminal_(::isatty(fd) != 0) {
   if (::fstat(fd, &status) != 0) return;
   is_socket_ = S_ISSOCK(status.st_mode);
   if (!S_ISFIFO(status.st_mode) && !is_terminal_) return;
-  // O_NONBLOCK belongs to the open file, which the shell and other programs share; opening it anew makes one of our own.
+  // O_NONBLOCK belongs to the open file, which the shell and other programs share; opening it anew makes one of our
+  // own.
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
   const int own = ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
   if (own >= 0) {
@@ -71,10 +73,10 @@ void OutputSink::flush() {
 
 // Where the cursor of an output stands.
 struct OutputRouter::Screen {
-  bool mid_line = false;    // rank 0 wrote something without a line end
-  bool redrawn = false;     // ... and a carriage return in it: a progress bar
+  bool mid_line = false;     // rank 0 wrote something without a line end
+  bool redrawn = false;      // ... and a carriage return in it: a progress bar
   double since_seconds = 0;  // time of that write
-  std::string held[2];      // lines of other ranks that wait, by stream
+  std::string held[2];       // lines of other ranks that wait, by stream
 };
 
 struct OutputRouter::RankStream {

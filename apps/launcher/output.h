@@ -12,8 +12,8 @@
 
 namespace hydrofoil::launcher {
 
-// A descriptor of this process (standard output or error) that is written without ever waiting for its reader: what does not
-// fit is queued.
+// A descriptor of this process (standard output or error) that is written without ever waiting for its reader: what
+// does not fit is queued.
 class OutputSink {
  public:
   explicit OutputSink(int fd);
@@ -42,8 +42,8 @@ class OutputSink {
 
 enum class Stream { kOut = 0, kError = 1 };
 
-// Sends the bytes of all ranks to standard output and error in the way that OutputMode says, to the log files, and keeps the
-// last lines of each rank.
+// Sends the bytes of all ranks to standard output and error in the way that OutputMode says, to the log files, and
+// keeps the last lines of each rank.
 class OutputRouter {
  public:
   static constexpr size_t kMaxLineBytes = 1 << 20;

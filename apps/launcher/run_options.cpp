@@ -56,11 +56,13 @@ struct Typed {
 
 void declare(CommandLine& line, Typed& typed) {
   const std::string own = "Options";
-  line.add_integer("-n,--nproc", "N", &typed.nproc, "Ranks to start (default: number of GPUs, 1 where there is none)", own);
+  line.add_integer("-n,--nproc", "N", &typed.nproc, "Ranks to start (default: number of GPUs, 1 where there is none)",
+                   own);
   line.add_text("--master-addr", "ADDR", &typed.master_addr, "MASTER_ADDR (default: 127.0.0.1)", own);
   line.add_integer("--master-port", "PORT", &typed.master_port, "MASTER_PORT (default: a free port)", own);
   line.add_flag("--bind-cores", &typed.bind_cores, "Keep each rank on its own slice of the cores", own);
-  line.add_text("--core-list", "LIST", &typed.core_list, "Cores for --bind-cores, e.g. 0-3,8 (default: all allowed)", own);
+  line.add_text("--core-list", "LIST", &typed.core_list, "Cores for --bind-cores, e.g. 0-3,8 (default: all allowed)",
+                own);
   line.add_flag("--no-python", &typed.no_python, "SCRIPT is a program, not a Python file", own);
   line.add_flag("-m,--module", &typed.module, "SCRIPT is a module, as for python -m", own);
   line.add_text("--output", "MODE", &typed.output, "auto, prefix, raw or collect; see below (default: auto)", own);
@@ -94,14 +96,15 @@ void declare(CommandLine& line, Typed& typed) {
   line.add_integer("--max_elastic_nodes", "N", &typed.max_elastic_nodes, "Change of the number of hosts", later);
   line.add_text("--autotuning", "MODE", &typed.autotuning, "Search for a fast configuration", later);
   line.add_text("--save_pid", "ID", &typed.save_pid, "File with the ids of the processes", later);
-  line.add_text("--venv_script", "FILE", &typed.venv_script, "Script that activates an environment on each host", later);
+  line.add_text("--venv_script", "FILE", &typed.venv_script, "Script that activates an environment on each host",
+                later);
 }
 
 void check_supported(const Typed& typed) {
   const auto refuse = [](bool given, const char* flag, const char* instead) {
     HYDROFOIL_CHECK_ARG(!given, kName, flag, " is not yet supported; ", instead);
   };
-  constexpr const char* kOneHost = "one host is: give --nproc N (or --num_gpus N), and start several hosts with torchrun";
+  constexpr const char* kOneHost = "use --nproc N (or --num_gpus N) on one host, and torchrun for several";
   constexpr const char* kDevices = "set CUDA_VISIBLE_DEVICES to choose GPUs of this host";
   refuse(typed.hostfile.has_value(), "--hostfile", kOneHost);
   refuse(typed.include.has_value(), "--include", kDevices);
@@ -114,7 +117,7 @@ void check_supported(const Typed& typed) {
   refuse(typed.save_pid.has_value(), "--save_pid", "leave it out; the launcher ends its ranks when it ends");
   refuse(typed.venv_script.has_value(), "--venv_script", "activate the environment before, or set HYDROFOIL_PYTHON");
   HYDROFOIL_CHECK_ARG(typed.num_nodes.value_or(1) == 1 || typed.num_nodes == -1, kName, "--num_nodes: got ",
-                      *typed.num_nodes, ", expected 1; several hosts are not yet supported: ", kOneHost);
+                      *typed.num_nodes, ", expected 1; more than one host is not yet supported: ", kOneHost);
   HYDROFOIL_CHECK_ARG(typed.node_rank.value_or(0) == 0 || typed.node_rank == -1, kName, "--node_rank: got ",
                       *typed.node_rank, ", expected 0: there is one host");
 }
@@ -124,8 +127,8 @@ std::optional<int64_t> number_of_ranks(const Typed& typed) {
   std::optional<int64_t> ranks = typed.nproc;
   if (typed.num_gpus && *typed.num_gpus != -1) ranks = typed.num_gpus;
   if (ranks) {
-    HYDROFOIL_CHECK_ARG(*ranks >= 1 && *ranks <= kMaxRanks, kName, typed.nproc ? "--nproc" : "--num_gpus", ": got ", *ranks,
-                        ", expected a value from 1 to ", kMaxRanks);
+    HYDROFOIL_CHECK_ARG(*ranks >= 1 && *ranks <= kMaxRanks, kName, typed.nproc ? "--nproc" : "--num_gpus", ": got ",
+                        *ranks, ", expected a value from 1 to ", kMaxRanks);
   }
   return ranks;
 }
@@ -141,8 +144,8 @@ OutputMode output_mode(const std::string& text) {
 double grace(const std::string& text) {
   double seconds = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  HYDROFOIL_CHECK_ARG(error == std::errc() && end == text.data() + text.size() && seconds >= 0 && seconds <= 86400, kName,
-                      "--grace-seconds: got \"", text, "\", expected seconds from 0 to 86400");
+  HYDROFOIL_CHECK_ARG(error == std::errc() && end == text.data() + text.size() && seconds >= 0 && seconds <= 86400,
+                      kName, "--grace-seconds: got \"", text, "\", expected seconds from 0 to 86400");
   return seconds;
 }
 
@@ -193,7 +196,8 @@ ParsedRun parse_run_arguments(std::span<const std::string> arguments) {
   if (parsed.help) return parsed;
 
   parsed.options = checked_options(typed);
-  HYDROFOIL_CHECK_ARG(script < arguments.size(), kName, "no script given, expected: hydrofoil run [OPTIONS] SCRIPT [ARGS...]");
+  HYDROFOIL_CHECK_ARG(script < arguments.size(), kName,
+                      "no script given, expected: hydrofoil run [OPTIONS] SCRIPT [ARGS...]");
   parsed.options.script = arguments[script];
   HYDROFOIL_CHECK_ARG(!parsed.options.script.empty(), kName, "SCRIPT: got an empty name");
   parsed.options.arguments.assign(arguments.begin() + static_cast<ptrdiff_t>(script) + 1, arguments.end());
@@ -211,7 +215,8 @@ std::vector<int> parse_core_list(const std::string& text) {
     const size_t dash = item.find('-', 1);
     const std::string what = std::string("[") + kName + "] --core-list";
     const int64_t first = parse_integer(what, item.substr(0, dash), 0, kMaxCore);
-    const int64_t last = dash == std::string::npos ? first : parse_integer(what, item.substr(dash + 1), first, kMaxCore);
+    const int64_t last =
+        dash == std::string::npos ? first : parse_integer(what, item.substr(dash + 1), first, kMaxCore);
     for (int64_t core = first; core <= last; ++core) {
       HYDROFOIL_CHECK_ARG(std::find(cores.begin(), cores.end(), core) == cores.end(), kName, "--core-list: core ", core,
                           " is named twice");

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "apps/launcher/output.h"
 #include "apps/launcher/process.h"
@@ -103,7 +104,6 @@ class Supervisor {
   void read_stream(int rank, Stream stream, bool until_empty);
   void rank_ended(int rank, int status);
   void begin_ending();
-  void kill_everything();
   void drain_output();
   void report_failure();
   [[nodiscard]] int result() const;
@@ -115,9 +115,9 @@ class Supervisor {
   OutputRouter router_;
   std::vector<RankProcess> ranks_;
   Descriptor signals_;
-  std::optional<int> failed_rank_;     // the first that failed on its own account
-  int stop_signal_ = 0;                // SIGINT, SIGTERM, SIGHUP or SIGPIPE once one ended the run
-  std::optional<double> kill_at_;      // set once the ranks are being ended
+  std::optional<int> failed_rank_;  // the first that failed on its own account
+  int stop_signal_ = 0;             // SIGINT, SIGTERM, SIGHUP or SIGPIPE once one ended the run
+  std::optional<double> kill_at_;   // set once the ranks are being ended
   bool killed_ = false;
   bool front_gone_ = false;
 };
@@ -125,7 +125,8 @@ class Supervisor {
 void Supervisor::start_ranks(const std::string& python) {
   sigset_t mask;
   sigemptyset(&mask);
-  for (const int number : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT}) sigaddset(&mask, number);
+  for (const int number : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT})
+    sigaddset(&mask, number);
   signals_ = Descriptor(::signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC));
   if (!signals_.open()) throw_system_error("hydrofoil run", "signalfd", errno);
 
@@ -173,7 +174,7 @@ int Supervisor::run() {
     }
   }
   if (front_gone_) {
-    kill_everything();
+    end_descendants(0);
     return kExitSystem;
   }
   const double grace = killed_ || kill_at_ ? 0 : options_.grace_seconds;
@@ -305,17 +306,14 @@ void Supervisor::read_stream(int rank, Stream stream, bool until_empty) {
   }
 }
 
-void Supervisor::kill_everything() { end_descendants(0); }
-
 void Supervisor::report_failure() {
   if (!failed_rank_) return;
   const int rank = *failed_rank_;
-  const std::string name = "rank " + std::to_string(rank);
   const auto& lines = router_.last_lines(rank);
-  print("hydrofoil run: " + name + " failed with " + describe(ranks_[static_cast<size_t>(rank)].status) +
+  print("hydrofoil run: rank " + std::to_string(rank) + " failed with " +
+        describe(ranks_[static_cast<size_t>(rank)].status) +
         (lines.empty() ? "; it printed nothing" : "; its last lines:"));
   for (const auto& line : lines) print("  " + line);
-  print("hydrofoil run: " + name + " failed with " + describe(ranks_[static_cast<size_t>(rank)].status));
 }
 
 void Supervisor::drain_output() {
@@ -324,7 +322,8 @@ void Supervisor::drain_output() {
     if (!released && (released = router_.release_collected())) report_failure();
     router_.flush();
     if (released && router_.drained()) return;
-    std::array<pollfd, 4> polled = {{{signals_.get(), POLLIN, 0}, {front_fd_, POLLIN, 0}, {-1, POLLOUT, 0}, {-1, POLLOUT, 0}}};
+    std::array<pollfd, 4> polled = {
+        {{signals_.get(), POLLIN, 0}, {front_fd_, POLLIN, 0}, {-1, POLLOUT, 0}, {-1, POLLOUT, 0}}};
     for (const Stream stream : {Stream::kOut, Stream::kError}) {
       const OutputSink& sink = router_.sink(stream);
       if (sink.pending_bytes() > 0) polled[2 + static_cast<size_t>(stream)].fd = sink.fd();
