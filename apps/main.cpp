@@ -1,0 +1,104 @@
+#include <unistd.h>
+
+#include <climits>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "apps/config_command.h"
+#include "apps/launcher/launch.h"
+#include "apps/launcher/supervisor.h"
+#include "hydrofoil/base/environment.h"
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/base/nearest.h"
+
+namespace hydrofoil {
+namespace {
+
+constexpr const char* kHelp = R"(Train with ZeRO on one host or many: the program beside the Python package hydrofoil.
+
+Usage: hydrofoil COMMAND [ARGS...]
+
+Commands:
+  run             Start a script once per rank
+  config explain  Show every setting of a ds_config.json, resolved, and why it has its value
+
+Options:
+  -h, --help      Print this text and exit; `hydrofoil COMMAND --help` explains a command
+  --version       Print the version and the torch it was built with, and exit
+
+Examples:
+  hydrofoil run --nproc 2 train.py
+  hydrofoil config explain ds_config.json --world-size 8
+
+Exit codes: 0 done; 2 wrong use or a wrong configuration; 126 the system refused something; for those of `run` see
+`hydrofoil run --help`.
+)";
+
+// Where this program lies: as it was called (a link in a virtual environment, too), then the file itself.
+std::vector<std::string> program_paths(const std::string& called_as) {
+  std::vector<std::string> paths;
+  if (called_as.find('/') != std::string::npos) {
+    paths.push_back(called_as);
+  } else {
+    std::stringstream folders(environment("PATH").value_or(""));
+    std::string folder;
+    while (std::getline(folders, folder, ':')) {
+      const std::string candidate = folder + "/" + called_as;
+      if (::access(candidate.c_str(), X_OK) != 0) continue;
+      paths.push_back(candidate);
+      break;
+    }
+  }
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) paths.push_back(self.string());
+  return paths;
+}
+
+int run_command(std::span<const std::string> arguments, const std::string& called_as) {
+  const launcher::ParsedRun parsed = launcher::parse_run_arguments(arguments);
+  if (parsed.help) {
+    std::cout << *parsed.help << std::flush;
+    return 0;
+  }
+  return launcher::launch(parsed.options, program_paths(called_as));
+}
+
+int dispatch(const std::vector<std::string>& arguments, const std::string& called_as) {
+  const std::string command = arguments.empty() ? "--help" : arguments[0];
+  if (command == "--help" || command == "-h" || command == "help") {
+    (arguments.empty() ? std::cerr : std::cout) << kHelp << std::flush;
+    return arguments.empty() ? launcher::kExitUsage : 0;
+  }
+  if (command == "--version") {
+    std::cout << "hydrofoil " HYDROFOIL_VERSION " (built with torch " HYDROFOIL_TORCH_VERSION ")" << std::endl;
+    return 0;
+  }
+  const std::span<const std::string> rest(arguments.begin() + 1, arguments.end());
+  if (command == "run") return run_command(rest, called_as);
+  if (command == "config") return config_command(rest);
+  const bool flag = command.starts_with("-");
+  const std::vector<std::string> names =
+      flag ? std::vector<std::string>{"--help", "--version"} : std::vector<std::string>{"run", "config"};
+  throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
+                        "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
+}
+
+}  // namespace
+}  // namespace hydrofoil
+
+int main(int argc, char** argv) {
+  try {
+    return hydrofoil::dispatch({argv + 1, argv + argc}, argv[0]);
+  } catch (const hydrofoil::InvalidArgument& error) {
+    std::cerr << error.what() << std::endl;
+    return hydrofoil::launcher::kExitUsage;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << std::endl;
+    return hydrofoil::launcher::kExitSystem;
+  }
+}
