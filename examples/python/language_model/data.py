@@ -101,19 +101,28 @@ def load_corpus(data: str | os.PathLike[str] | None, context: int) -> Corpus:
     for stream, what in ((train, "train on"), (held_out, "hold out")):
         if stream.num_windows(context) < 1:
             total = sum(size for _, size in sized)
-            raise DataError(f"{root} is too short: {total} bytes leave {len(stream)} to {what}, expected at least {context + 1}")
+            raise DataError(
+                f"{root} is too short: {total} bytes leave {len(stream)} to {what}, expected at least {context + 1}"
+            )
     return Corpus(name, train, held_out, len(paths) - len(texts))
 
 
 class Batches:
     """Windows of the training stream for each (step, micro step) of one rank.
 
-    An epoch is a permutation of all windows, chosen by `seed`. The global batch of a step depends on `seed` and the step
-    alone; ranks and micro steps cut it into equal parts. Raises DataError where it cannot be cut equally.
+    An epoch is a permutation of all windows, chosen by `seed`. The global batch of a step depends on `seed` and the
+    step alone; ranks and micro steps cut it into equal parts. Raises DataError where it cannot be cut equally.
     """
 
     def __init__(
-        self, stream: ByteStream, context: int, global_batch: int, seed: int, rank: int, world_size: int, accumulation: int = 1
+        self,
+        stream: ByteStream,
+        context: int,
+        global_batch: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        accumulation: int = 1,
     ) -> None:
         parts = world_size * accumulation
         if global_batch < 1 or global_batch % parts:

@@ -20,8 +20,8 @@ def generate(
 ) -> bytes:
     """`num_bytes` bytes that follow `prompt`, drawn at `temperature`; fewer where `keep_going` says no.
 
-    `forward` maps [1, length] bytes to logits. Under ZeRO-3 it gathers parameters, so every rank calls this with the same
-    arguments and a `keep_going` that answers the same everywhere. Throws ValueError for an empty prompt.
+    `forward` maps [1, length] bytes to logits. Under ZeRO-3 it gathers parameters, so every rank calls this with the
+    same arguments and a `keep_going` that answers the same everywhere. Raises ValueError for an empty prompt.
     """
     if not prompt:
         raise ValueError("the prompt is empty; the model continues at least one byte")

@@ -14,7 +14,7 @@ class StopFlag:
         self.requested = False
 
     def install(self) -> None:
-        """From here on SIGINT sets the flag and nothing else, however often it comes (terminal and launcher both send it)."""
+        """From here on SIGINT only sets the flag, however often it comes (terminal and launcher both send it)."""
         signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, number: int, frame: object) -> None:

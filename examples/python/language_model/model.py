@@ -1,4 +1,4 @@
-"""A small Llama-style language model over bytes: RMSNorm, rotary positions, SwiGLU. Plain PyTorch, no Hydrofoil in it."""
+"""A small Llama-style language model over bytes: RMSNorm, rotary positions, SwiGLU. Plain PyTorch."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class LanguageModel(nn.Module):
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.apply(_init_weights)
         for block in self.blocks:
-            # The residual stream adds 2 * layers outputs: each starts smaller, so that the sum does not grow with depth.
+            # The residual stream adds 2 * layers outputs: each starts smaller, so that depth does not make the sum grow.
             for layer in (block.attention.output, block.feed_forward.down):
                 nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
 

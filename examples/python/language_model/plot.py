@@ -12,7 +12,10 @@ TRAIN_COLOR, HELD_OUT_COLOR = "#2f6db3", "#d1495b"
 def plot_loss(
     train: Sequence[Mapping[str, float]], held_out: Sequence[Mapping[str, float]], title: str, stem: Path
 ) -> tuple[Path, Path]:
-    """Writes `stem`.svg and `stem`.png from rows with `tokens` and `bits_per_byte`; returns both paths. No rows are fine."""
+    """Writes `stem`.svg and `stem`.png from rows with `tokens` and `bits_per_byte`; returns both paths.
+
+    No rows make an empty plot.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -31,7 +34,12 @@ def plot_loss(
             losses = [row["bits_per_byte"] for row in held_out]
             axes.plot(tokens, losses, "o-", color=HELD_OUT_COLOR, markersize=4.5, linewidth=1.0, label="held out")
             axes.annotate(
-                f"{losses[-1]:.2f}", (tokens[-1], losses[-1]), (0, 9), textcoords="offset points", color=HELD_OUT_COLOR, ha="center"
+                f"{losses[-1]:.2f}",
+                (tokens[-1], losses[-1]),
+                (0, 9),
+                textcoords="offset points",
+                color=HELD_OUT_COLOR,
+                ha="center",
             )
         if train or held_out:
             axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""What the ranks of a job tell each other besides gradients: a few numbers a step, so that all take the same decisions."""
+"""What the ranks of a job tell each other besides gradients: a few numbers, so that all take the same decisions."""
 
 from __future__ import annotations
 

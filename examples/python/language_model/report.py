@@ -52,7 +52,9 @@ class CsvLog:
             self.write(row)
 
     def write(self, row: Mapping[str, float]) -> None:
-        self._writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+        self._writer.writerow(
+            {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+        )
         self._file.flush()
 
     def close(self) -> None:
@@ -92,7 +94,7 @@ class Progress:
                 file=sys.stdout,
                 ncols=columns - 1,
                 smoothing=0.02,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix} [{elapsed}, {remaining} left]",
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix} [{elapsed}, {remaining} left]",
             )
 
     def say(self, text: str) -> None:
@@ -116,7 +118,8 @@ class Progress:
             self._bar.set_postfix_str(" · ".join(facts), refresh=False)
             self._bar.update()
         elif row["step"] % self._interval == 0 or row["step"] == self._num_steps:
-            print(f"step {row['step']:>5}/{self._num_steps}  {'  '.join(facts)}  {self._time_left(row['step'])} left", flush=True)
+            count, left = f"step {row['step']:>5}/{self._num_steps}", f"{self._time_left(row['step'])} left"
+            print("  ".join((count, *facts, left)), flush=True)
 
     def _time_left(self, step: float) -> str:
         seconds = (time.perf_counter() - self._started) / (step - self._first_step) * (self._num_steps - step)
@@ -130,5 +133,7 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -1,6 +1,6 @@
 """Trains a byte-level language model under ZeRO. Start it with `make train`, or by hand with
 
-    hydrofoil run --nproc 2 examples/python/language_model/train.py --stage 3 --steps 732
+hydrofoil run --nproc 2 examples/python/language_model/train.py --stage 3 --steps 732
 """
 
 from __future__ import annotations
@@ -22,18 +22,32 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="auto",
         help="dtype of parameters and gradients; auto is bf16 where the processor has it in hardware, else fp32",
     )
-    parser.add_argument("--steps", type=positive, default=DEFAULT_STEPS, help=f"optimizer steps (default {DEFAULT_STEPS})")
+    parser.add_argument(
+        "--steps", type=positive, default=DEFAULT_STEPS, help=f"optimizer steps (default {DEFAULT_STEPS})"
+    )
     parser.add_argument("--data", help="text file or folder (default: the source of Python's standard library)")
     parser.add_argument("--out", type=Path, help="folder for curve, numbers and checkpoint (default: runs/<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of an earlier run to go on with")
-    parser.add_argument("--seed", type=int, default=1, help="of initial weights, order of the data and sample (default 1)")
-    parser.add_argument("--eval-interval", type=positive, default=100, help="steps between held-out losses (default 100)")
-    parser.add_argument("--eval-windows", type=positive, default=256, help="held-out windows of 256 bytes (default 256)")
-    parser.add_argument("--print-interval", type=positive, default=10, help="steps a line without a terminal (default 10)")
-    parser.add_argument("--no-sample", dest="sample", action="store_false", help="do not let the model write at the end")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of initial weights, order of the data and sample (default 1)"
+    )
+    parser.add_argument(
+        "--eval-interval", type=positive, default=100, help="steps between held-out losses (default 100)"
+    )
+    parser.add_argument(
+        "--eval-windows", type=positive, default=256, help="held-out windows of 256 bytes (default 256)"
+    )
+    parser.add_argument(
+        "--print-interval", type=positive, default=10, help="steps a line without a terminal (default 10)"
+    )
+    parser.add_argument(
+        "--no-sample", dest="sample", action="store_false", help="do not let the model write at the end"
+    )
     parser.add_argument("--sample-bytes", type=positive, default=400, help="length of the sample (default 400)")
     parser.add_argument("--prompt", default="def ", help="what the sample goes on from (default 'def ')")
-    parser.add_argument("--deepspeed_config", type=Path, default=HERE / "ds_config.json", help="ds_config.json to start from")
+    parser.add_argument(
+        "--deepspeed_config", type=Path, default=HERE / "ds_config.json", help="ds_config.json to start from"
+    )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # DeepSpeed's launcher passes it.
     return parser.parse_args(arguments)
 

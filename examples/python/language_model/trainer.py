@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from argparse import Namespace
@@ -21,7 +20,9 @@ from model import LanguageModel, ModelConfig, next_byte_loss
 from plot import plot_loss
 from ranks import Ranks
 from report import HELD_OUT_COLUMNS, TRAIN_COLUMNS, CsvLog, Progress, bits_per_byte, memory_mib, read_csv
+from settings import count_parameters, engine_config, fastest_dtype, training_device
 
+EVAL_BATCH_SIZE = 16
 MEMORY_INTERVAL = 10  # Reading it walks the page tables: a few milliseconds.
 
 
@@ -35,7 +36,7 @@ class Trainer:
     def __init__(self, options: Namespace, stop: StopFlag) -> None:
         self._options, self._stop = options, stop
         hydrofoil.init_distributed()
-        self._device = _device()
+        self._device = training_device()
         self._ranks = Ranks(self._device)
         self._dtype = self._ranks.from_first(options.dtype if options.dtype != "auto" else fastest_dtype())
         self._model_config = ModelConfig()
@@ -59,20 +60,14 @@ class Trainer:
             self._say_hello(progress, out)
             done, held_out_loss = self._train(first_step, progress, logs)
             checkpoint = self._save(out, done)
-            interrupted = done < options.steps
-            if not interrupted:
+            if held_out_loss is not None:
                 self._check_checkpoint(out, held_out_loss, progress)
                 if options.sample:
                     self._write_sample(progress)
-        if interrupted and visible:
-            print(f"interrupted after step {done} of {options.steps}; go on with --resume {out}")
-        elif visible:
-            print(f"held-out loss {held_out_loss:.4f} nats = {bits_per_byte(held_out_loss):.3f} bits per byte after {done} steps")
-        if visible:
-            print(f"  loss curve  {out / 'loss.svg'}, {out / 'loss.png'}")
-            print(f"  numbers     {out / 'loss.csv'}, {out / 'held_out.csv'}")
-            print(f"  checkpoint  {checkpoint}", flush=True)
+        interrupted = self._ranks.any(self._stop.requested)
         self._engine.destroy()
+        if visible:
+            _print_summary(out, checkpoint, done, options.steps, held_out_loss, interrupted)
         return EXIT_CODE if interrupted else 0
 
     # --- set-up -------------------------------------------------------------------------------------------------------
@@ -98,7 +93,9 @@ class Trainer:
         out = self._options.out or self._options.resume or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
         out = self._ranks.from_first(Path(out))
         if (out / "loss.csv").exists() and out != self._options.resume:
-            raise TrainingError(f"{out} holds a run already; name another folder with --out, or go on with --resume {out}")
+            raise TrainingError(
+                f"{out} holds a run already; name another folder with --out, or go on with --resume {out}"
+            )
         self._ranks.any(False)  # Nobody makes the folder before everybody has looked.
         out.mkdir(parents=True, exist_ok=True)
         return out
@@ -112,7 +109,8 @@ class Trainer:
         for name in ("seed", "tokens_per_step", "train_bytes"):
             if state[name] != expected[name]:
                 raise TrainingError(
-                    f"{folder} was trained with {name} {state[name]}, this run has {expected[name]}: the data would not go on where it stopped"
+                    f"{folder} was trained with {name} {state[name]}, this run has {expected[name]}: "
+                    "its data would not go on where it stopped"
                 )
         if state["step"] >= self._options.steps:
             raise TrainingError(f"{folder} is at step {state['step']} already, --steps asks for {self._options.steps}")
@@ -139,25 +137,28 @@ class Trainer:
         finally:
             for log in logs:
                 log.close()
-            title = f"{self._corpus.name}: ZeRO stage {self._options.stage}, {self._dtype}, {self._ranks.world_size} ranks"
-            plot_loss(read_csv(paths[0]), read_csv(paths[1]), title, out / "loss")
+            how = f"ZeRO stage {self._options.stage}, {self._dtype}, {self._ranks.world_size} rank(s)"
+            plot_loss(read_csv(paths[0]), read_csv(paths[1]), f"{self._corpus.name}: {how}", out / "loss")
 
     def _say_hello(self, progress: Progress, out: Path) -> None:
-        corpus, sizes = self._corpus, self._model_config
+        corpus, model = self._corpus, self._model_config
         progress.say(
-            f"model  {count_parameters(sizes) / 1e6:.2f} M parameters ({sizes.layers} layers of {sizes.width}), {self._dtype}, "
+            f"model  {count_parameters(model) / 1e6:.2f} M parameters ({model.layers} layers of {model.width}), {self._dtype}, "
             f"ZeRO stage {self._options.stage} on {self._ranks.world_size} rank(s)"
         )
         skipped = f"; {corpus.num_skipped} binary files left out" if corpus.num_skipped else ""
-        progress.say(f"data   {corpus.name}: {len(corpus.train):,} bytes to train on, {len(corpus.held_out):,} held out{skipped}")
+        sizes = f"{len(corpus.train):,} bytes to train on, {len(corpus.held_out):,} held out"
+        progress.say(f"data   {corpus.name}: {sizes}{skipped}")
         progress.say(f"run    {self._options.steps} steps of {self._tokens_per_step:,} bytes, into {out}")
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def _train(self, first_step: int, progress: Progress, logs: tuple[CsvLog, CsvLog] | None) -> tuple[int, float]:
-        """Trains until the last step or an agreed stop; returns the steps done and the last held-out loss."""
+    def _train(
+        self, first_step: int, progress: Progress, logs: tuple[CsvLog, CsvLog] | None
+    ) -> tuple[int, float | None]:
+        """Trains until the last step or an agreed stop; returns the steps done and, if not stopped, the held-out loss."""
         options = self._options
-        held_out_loss = math.nan
+        held_out_loss = None
         memory = memory_mib()
         step = first_step
         self._report_held_out(step, progress, logs)
@@ -183,9 +184,11 @@ class Trainer:
             progress.step(row)
             if not math.isfinite(row["loss"]):
                 rank = next(rank for rank, value in enumerate(losses) if not math.isfinite(value))
-                raise TrainingError(f"the loss of step {step} is {losses[rank]} on rank {rank}; a smaller learning rate may help")
+                raise TrainingError(
+                    f"the loss of step {step} is {losses[rank]} on rank {rank}; a smaller learning rate may help"
+                )
             if any(stops):
-                return step, held_out_loss
+                return step, None
             if step % options.eval_interval == 0 or step == options.steps:
                 held_out_loss = self._report_held_out(step, progress, logs)
         return step, held_out_loss
@@ -210,12 +213,13 @@ class Trainer:
         self._engine.eval()
         total = 0.0
         mine = self._held_out[self._ranks.rank :: self._ranks.world_size]
-        rounds = math.ceil(len(self._held_out) / (self._ranks.world_size * self._batches.micro_batch_size))
+        rounds = math.ceil(len(self._held_out) / (self._ranks.world_size * EVAL_BATCH_SIZE))
         with torch.no_grad():
             for turn in range(rounds):
-                chosen = mine[turn * self._batches.micro_batch_size :][: self._batches.micro_batch_size]
+                chosen = mine[turn * EVAL_BATCH_SIZE : (turn + 1) * EVAL_BATCH_SIZE]
                 # A rank without windows left still takes part in the gathers of ZeRO-3.
-                tokens, targets = read_windows(self._corpus.held_out, self._model_config.context, chosen or self._held_out[:1])
+                indices = chosen or self._held_out[:1]
+                tokens, targets = read_windows(self._corpus.held_out, self._model_config.context, indices)
                 loss = next_byte_loss(self._engine(tokens.to(self._device)), targets.to(self._device))
                 total += loss.item() * len(chosen)
         return sum(row[0] for row in self._ranks.gather(total)) / len(self._held_out)
@@ -241,7 +245,8 @@ class Trainer:
         loss = self.evaluate()
         if abs(loss - expected) > 1e-6:
             raise TrainingError(f"the checkpoint loaded again has a held-out loss of {loss}, expected {expected}")
-        progress.say(f"checkpoint loaded into a new engine: the held-out loss is {'' if loss == expected else 'to 1e-6 '}the same")
+        how = "the same" if loss == expected else "the same to 1e-6"
+        progress.say(f"checkpoint loaded into a new engine: the held-out loss is {how}")
 
     def _write_sample(self, progress: Progress) -> None:
         self._engine.eval()
@@ -260,42 +265,17 @@ class Trainer:
         progress.say(f"{(prompt + text).decode(errors='replace')}\n{line}")
 
 
-def engine_config(options: Namespace, dtype: str) -> dict[str, Any]:
-    """The ds_config.json of the job with stage, dtype, batch and number of steps as the command line has them."""
-    config = json.loads(options.deepspeed_config.read_text(encoding="utf-8"))
-    config["zero_optimization"] = {**config.get("zero_optimization", {}), "stage": options.stage}
-    config.setdefault("gradient_accumulation_steps", 1)
-    config.setdefault("train_batch_size", 8)
-    for name in ("bf16", "fp16"):
-        config[name] = {**config.get(name, {}), "enabled": name == dtype}
-    schedule = config.get("scheduler", {}).get("params", {})
-    if "total_num_steps" in schedule:
-        schedule["total_num_steps"] = options.steps
-        schedule["warmup_num_steps"] = max(1, min(schedule.get("warmup_num_steps", 50), options.steps // 4))
-    return config
-
-
-def count_parameters(sizes: ModelConfig) -> int:
-    """Counted on the meta device: under ZeRO-3 a rank holds only its part."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in LanguageModel(sizes).parameters())
-
-
-def fastest_dtype() -> str:
-    """bf16 where the machine multiplies it in hardware, else fp32: emulated bf16 takes about four times as long."""
-    if torch.cuda.is_available():
-        return "bf16"
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return "fp32"
-    return "bf16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "fp32"
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+def _print_summary(
+    out: Path, checkpoint: Path, done: int, steps: int, held_out_loss: float | None, interrupted: bool
+) -> None:
+    if held_out_loss is not None:
+        loss = f"{held_out_loss:.4f} nats = {bits_per_byte(held_out_loss):.3f} bits per byte"
+        print(f"held-out loss after {done} steps: {loss}")
+    if interrupted:
+        print(f"interrupted after step {done} of {steps}" + (f"; go on with --resume {out}" if done < steps else ""))
+    print(f"  loss curve  {out / 'loss.svg'}, {out / 'loss.png'}")
+    print(f"  numbers     {out / 'loss.csv'}, {out / 'held_out.csv'}")
+    print(f"  checkpoint  {checkpoint}", flush=True)
 
 
 def _as_float(value: Any) -> float:
