@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -85,6 +87,13 @@ void repair_old(const std::string& final_path) {
   } else {
     rename_path(old_path, final_path);
   }
+}
+
+// "a" of ".a.hydrofoil-old"; nullopt for other names.
+std::optional<std::string> name_of_old(const std::string& name) {
+  if (!name.starts_with('.') || !name.ends_with(kOldSuffix) || name.size() <= kOldSuffix.size() + 1)
+    return std::nullopt;
+  return name.substr(1, name.size() - 1 - kOldSuffix.size());
 }
 
 std::vector<std::string> names_in(const std::string& directory) {
@@ -178,15 +187,26 @@ void AtomicDirectory::replace() {
   reached("removed");
 }
 
+std::vector<std::string> committed_directories(const std::string& parent) {
+  if (!exists(parent)) return {};
+  std::set<std::string> found;
+  for (const std::string& entry : names_in(parent)) {
+    const std::string name = name_of_old(entry).value_or(entry);
+    std::error_code ignored;  // what cannot be inspected is no directory that could be read
+    const bool usable = fs::is_directory(AtomicDirectory::committed_path(parent + "/" + name), ignored);
+    if (usable && !name.starts_with('.')) found.insert(name);
+  }
+  return {found.begin(), found.end()};
+}
+
 void repair_directory(const std::string& parent) {
   if (!exists(parent)) return;
   for (const std::string& name : names_in(parent)) {
     const std::string path = parent + "/" + name;
-    const bool hidden = name.starts_with('.');
-    if (hidden && name.ends_with(kStagingSuffix)) {
+    if (name.starts_with('.') && name.ends_with(kStagingSuffix)) {
       remove_tree(path);
-    } else if (hidden && name.ends_with(kOldSuffix) && name.size() > kOldSuffix.size() + 1) {
-      repair_old(parent + "/" + name.substr(1, name.size() - 1 - kOldSuffix.size()));
+    } else if (const auto original = name_of_old(name)) {
+      repair_old(parent + "/" + *original);
     } else if (name.ends_with(kPartialSuffix)) {
       remove_tree(path);
     }

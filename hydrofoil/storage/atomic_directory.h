@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace hydrofoil::storage {
 
@@ -52,6 +53,10 @@ class AtomicDirectory {
   AtomicDirectoryOptions options_;
   State state_ = State::kStaging;
 };
+
+// Sorted names of the directories in `parent` whose committed_path() exists; hidden ones are left out. Empty where
+// `parent` does not exist.
+[[nodiscard]] std::vector<std::string> committed_directories(const std::string& parent);
 
 // Removes every staging directory of a crashed writer in `parent`, finishes or undoes its interrupted renames, and
 // removes half-written "*.partial" files of write_file_atomically in it. Only while nobody else writes there.
