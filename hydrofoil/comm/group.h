@@ -29,7 +29,8 @@ class Work {
   Work() = default;
   explicit Work(std::shared_ptr<detail::WorkState> state) : state_(std::move(state)) {}
 
-  // Returns when the buffers may be used again; re-throws the collective's error (at every call). Does not hold the CPU.
+  // Returns when the buffers may be used again; re-throws the collective's error (at every call). Does not hold the
+  // CPU.
   void wait();
   [[nodiscard]] bool done() const;
 

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "hydrofoil/comm/group.h"
+
+namespace hydrofoil::comm {
+
+class StatusBoard;
+
+enum class OpKind : uint8_t { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kAllToAll, kSend, kRecv, kBarrier };
+
+[[nodiscard]] const char* op_kind_name(OpKind kind);
+[[nodiscard]] const char* reduce_op_name(ReduceOp op);
+
+// Whether the ranks take part one with one (send, recv) instead of all together.
+[[nodiscard]] constexpr bool is_point_to_point(OpKind kind) { return kind == OpKind::kSend || kind == OpKind::kRecv; }
+
+// One call of a Group, its arguments checked.
+struct Operation {
+  OpKind kind = OpKind::kBarrier;
+  ReduceOp reduce = ReduceOp::kSum;
+  int peer = 0;       // root of a broadcast, other end of send and recv
+  at::Tensor input;   // in-place operations have input and output the same; undefined for a barrier
+  at::Tensor output;  // undefined for a send
+  OpInfo info;
+  uint64_t sequence = 0;  // number of the collective in its channel, from 1; 0 for send and recv
+
+  [[nodiscard]] int64_t numel() const;  // of the buffer that the caller thinks of: the larger of input and output
+  [[nodiscard]] at::ScalarType dtype() const;
+};
+
+// "all_gather of unit layers.3 (numel 128, bfloat16)"
+[[nodiscard]] std::string describe(const Operation& operation);
+// The same for an operation without buffers.
+[[nodiscard]] std::string describe(const Operation& operation, int64_t numel, at::ScalarType dtype);
+
+// What may end an operation early: its deadline, and an abort that another thread asks for. Thread-safe.
+class CallControl {
+ public:
+  explicit CallControl(std::chrono::milliseconds timeout) : timeout_(timeout) {}
+
+  void start();  // the deadline counts from here
+  [[nodiscard]] std::chrono::milliseconds timeout() const { return timeout_; }
+  [[nodiscard]] bool expired() const;
+
+  // The first reason stays.
+  void abort(std::string reason);
+  // Throws CommError with the reason where abort was called.
+  void throw_if_aborted() const;
+
+ private:
+  std::chrono::milliseconds timeout_;
+  std::atomic<int64_t> deadline_ns_{INT64_MAX};
+  std::atomic<bool> aborted_{false};
+  mutable std::mutex mutex_;
+  std::string reason_;
+};
+
+// Transport of one channel: runs one operation at a time, always from one thread.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  [[nodiscard]] virtual int rank() const = 0;
+  [[nodiscard]] virtual int size() const = 0;
+  [[nodiscard]] virtual std::string name() const = 0;
+  [[nodiscard]] virtual bool supports(c10::DeviceType device) const { return device == c10::DeviceType::CPU; }
+
+  // Blocks until the operation is done on this rank. Throws CommError for what goes wrong between ranks, at the latest
+  // when `control` expires and soon after it is aborted.
+  virtual void run(const Operation& operation, const CallControl& control) = 0;
+
+  // Tells the peers that this rank takes no further part; `reason` is empty where it leaves in good order. May be
+  // called while run() blocks. The first call counts, except that leaving after a failure is told as well.
+  virtual void leave(const std::string& reason) = 0;
+
+  // Where ranks publish what they wait for; null where there are no other ranks. `channel` is this backend's number on
+  // it.
+  [[nodiscard]] virtual std::shared_ptr<StatusBoard> board() const { return nullptr; }
+  [[nodiscard]] virtual int channel() const { return 0; }
+
+  // True where operations are so short that they run on the calling thread (a group of one, fake).
+  [[nodiscard]] virtual bool runs_inline() const { return false; }
+};
+
+}  // namespace hydrofoil::comm

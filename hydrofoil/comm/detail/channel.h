@@ -1,0 +1,69 @@
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "hydrofoil/comm/backend.h"
+#include "hydrofoil/comm/group.h"
+#include "hydrofoil/comm/status_board.h"
+
+namespace hydrofoil::comm::detail {
+
+// One operation between the call and its end; shared by the Work and the executor.
+struct WorkState {
+  WorkState(Operation the_operation, std::chrono::milliseconds timeout)
+      : operation(std::move(the_operation)), control(timeout) {}
+
+  Operation operation;
+  CallControl control;
+  std::shared_ptr<StatusBoard> board;  // null where there is nobody to wait for
+  int channel = 0;
+  std::string group;
+
+  std::mutex mutex;
+  std::condition_variable finished;
+  bool done = false;
+  std::exception_ptr error;
+
+  void finish(std::exception_ptr the_error);
+  void wait();
+};
+
+// A backend with the thread that runs its operations in the order of the calls. The thread starts at the first
+// operation that needs it. After an operation has failed, all later ones fail with the same reason.
+class Channel {
+ public:
+  Channel(std::unique_ptr<Backend> backend, GroupOptions options);
+  // Lets what is under way end for kDrainTime, then aborts it.
+  ~Channel();
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  [[nodiscard]] Backend& backend() const { return *backend_; }
+  [[nodiscard]] const GroupOptions& options() const { return options_; }
+  Work submit(Operation operation);
+
+ private:
+  static constexpr std::chrono::milliseconds kDrainTime{1000};
+
+  void loop();
+  void execute(WorkState& state);
+
+  std::unique_ptr<Backend> backend_;
+  GroupOptions options_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<WorkState>> queue_;
+  std::shared_ptr<WorkState> running_;
+  uint64_t sequence_ = 0;
+  std::string failure_;
+  bool closing_ = false;
+  std::thread thread_;
+};
+
+}  // namespace hydrofoil::comm::detail

@@ -1,0 +1,375 @@
+#include "hydrofoil/comm/detail/exchange.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "hydrofoil/base/clock.h"
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/detail/dtype.h"
+#include "hydrofoil/comm/detail/futex.h"
+#include "hydrofoil/comm/detail/reduce.h"
+#include "hydrofoil/comm/detail/text.h"
+
+namespace hydrofoil::comm::detail {
+namespace {
+
+constexpr int64_t kSpinNs = 2'000;
+constexpr int64_t kSliceNs = 50'000'000;  // how long a lost rank or an abort goes unseen
+constexpr int64_t kDirectBytes = 4096;    // up to here one step by everybody beats two steps by parts
+
+void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+bool reached(const std::atomic<uint32_t>& value, uint32_t target) {
+  return static_cast<int32_t>(value.load() - target) >= 0;
+}
+
+void raise_to(Signal& signal, uint32_t value) {
+  // Sequentially consistent on both sides: either the waiter sees the value, or this rank sees the waiter.
+  signal.value.store(value);
+  if (signal.waiters.load() != 0) futex_wake(signal.value);
+}
+
+OpHeader make_header(const Operation& operation) {
+  OpHeader header{};
+  header.kind = static_cast<uint8_t>(operation.kind);
+  header.reduce = static_cast<uint8_t>(operation.reduce);
+  header.dtype = static_cast<int8_t>(operation.dtype());
+  header.peer = operation.peer;
+  header.numel = operation.numel();
+  header.signature = operation.info.signature;
+  std::memcpy(header.unit.data(), operation.info.unit.data(),
+              std::min(operation.info.unit.size(), header.unit.size() - 1));
+  return header;
+}
+
+bool same(const OpHeader& a, const OpHeader& b) {
+  return a.kind == b.kind && a.reduce == b.reduce && a.dtype == b.dtype && a.peer == b.peer && a.numel == b.numel &&
+         a.signature == b.signature;
+}
+
+std::string describe_header(const OpHeader& header) {
+  const Operation operation{
+      .kind = static_cast<OpKind>(header.kind),
+      .reduce = static_cast<ReduceOp>(header.reduce),
+      .peer = header.peer,
+      .info = {.unit = std::string(header.unit.data(), ::strnlen(header.unit.data(), header.unit.size()))}};
+  return describe(operation, header.numel, static_cast<at::ScalarType>(header.dtype));
+}
+
+char* data_of(const at::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()); }
+
+void copy(char* to, const char* from, int64_t bytes) {
+  if (bytes > 0 && to != from) std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+int64_t bytes_of(const Operation& operation) { return element_bytes(element_type(operation.dtype())); }
+
+}  // namespace
+
+Exchange::Exchange(std::shared_ptr<SegmentSet> set, std::shared_ptr<StatusBoard> board, ExchangeOptions options)
+    : set_(std::move(set)),
+      board_(std::move(board)),
+      options_(std::move(options)),
+      size_(static_cast<int>(set_->segments.size())),
+      sent_(static_cast<size_t>(size_)),
+      received_(static_cast<size_t>(size_)),
+      sources_(static_cast<size_t>(size_)) {}
+
+void Exchange::run(const Operation& operation, const CallControl& control) {
+  Call call{.operation = operation, .control = control};
+  switch (operation.kind) {
+    case OpKind::kAllReduce:
+      return all_reduce(call);
+    case OpKind::kReduceScatter:
+      return reduce_scatter(call);
+    case OpKind::kAllGather:
+      return all_gather(call);
+    case OpKind::kBroadcast:
+      return broadcast(call);
+    case OpKind::kAllToAll:
+      return all_to_all(call);
+    case OpKind::kSend:
+      return send(call);
+    case OpKind::kRecv:
+      return recv(call);
+    case OpKind::kBarrier:
+      return meet(call);
+  }
+}
+
+void Exchange::leave(const std::string& reason) {
+  ChannelBlock& own = block(rank());
+  if (!reason.empty() && (own.state.load() & kFailedBit) == 0) {
+    std::memcpy(own.reason.data(), reason.data(), std::min(reason.size(), own.reason.size() - 1));
+    own.state.fetch_or(kFailedBit);
+  }
+  if (reason.empty()) own.state.fetch_or(kLeftBit);
+  futex_wake(own.posted.value);
+  for (int peer = 0; peer < size_; ++peer) {
+    futex_wake(segment(rank()).mailbox(options_.channel, peer).posted.value);
+    futex_wake(segment(peer).mailbox(options_.channel, rank()).taken.value);
+  }
+}
+
+void Exchange::all_reduce(Call& call) {
+  const int64_t element = bytes_of(call.operation);
+  const int64_t chunk = kSlotBytes / element;
+  const int64_t numel = call.operation.output.numel();
+  char* data = data_of(call.operation.output);
+  if (numel == 0) return meet(call);
+  for (int64_t begin = 0; begin < numel; begin += chunk) {
+    const int64_t count = std::min(chunk, numel - begin);
+    if (size_ == 2 || count * element <= kDirectBytes) {
+      all_reduce_chunk_direct(call, data + begin * element, count);
+    } else {
+      all_reduce_chunk_in_parts(call, data + begin * element, count);
+    }
+  }
+}
+
+// Everybody reduces everything.
+void Exchange::all_reduce_chunk_direct(Call& call, char* data, int64_t numel) {
+  copy(own_slot(), data, numel * bytes_of(call.operation));
+  meet(call);
+  for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = peer_slot(peer);
+  reduce(call, data, numel);
+}
+
+// Rank r reduces part r and hands the result out.
+void Exchange::all_reduce_chunk_in_parts(Call& call, char* data, int64_t numel) {
+  const int64_t element = bytes_of(call.operation);
+  const auto begin_of = [&](int part) { return numel * part / size_ * element; };
+  copy(own_slot(), data, numel * element);
+  meet(call);
+  const int64_t begin = begin_of(rank());
+  const int64_t bytes = begin_of(rank() + 1) - begin;
+  for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = peer_slot(peer) + begin;
+  reduce(call, data + begin, bytes / element);
+  copy(own_slot(), data + begin, bytes);
+  meet(call);
+  for (int peer = 0; peer < size_; ++peer) {
+    if (peer != rank()) copy(data + begin_of(peer), peer_slot(peer), begin_of(peer + 1) - begin_of(peer));
+  }
+}
+
+void Exchange::reduce_scatter(Call& call) {
+  const int64_t element = bytes_of(call.operation);
+  const int64_t chunk = kSlotBytes / element / size_;
+  const int64_t numel = call.operation.output.numel();
+  const char* input = data_of(call.operation.input);
+  char* output = data_of(call.operation.output);
+  if (numel == 0) return meet(call);
+  for (int64_t begin = 0; begin < numel; begin += chunk) {
+    const int64_t count = std::min(chunk, numel - begin);
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer == rank()) continue;
+      copy(own_slot() + peer * chunk * element, input + (peer * numel + begin) * element, count * element);
+    }
+    meet(call);
+    for (int peer = 0; peer < size_; ++peer) {
+      sources_[static_cast<size_t>(peer)] = peer_slot(peer) + rank() * chunk * element;
+    }
+    sources_[static_cast<size_t>(rank())] = input + (rank() * numel + begin) * element;
+    reduce(call, output + begin * element, count);
+  }
+}
+
+void Exchange::all_gather(Call& call) {
+  const int64_t bytes = call.operation.input.numel() * bytes_of(call.operation);
+  const char* input = data_of(call.operation.input);
+  char* output = data_of(call.operation.output);
+  if (bytes == 0) return meet(call);
+  for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
+    const int64_t count = std::min(kSlotBytes, bytes - begin);
+    copy(own_slot(), input + begin, count);
+    meet(call);
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer != rank()) copy(output + peer * bytes + begin, peer_slot(peer), count);
+    }
+    copy(output + rank() * bytes + begin, input + begin, count);
+  }
+}
+
+void Exchange::broadcast(Call& call) {
+  const int64_t bytes = call.operation.output.numel() * bytes_of(call.operation);
+  const int root = call.operation.peer;
+  char* data = data_of(call.operation.output);
+  if (bytes == 0) return meet(call);
+  for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
+    const int64_t count = std::min(kSlotBytes, bytes - begin);
+    if (rank() == root) copy(own_slot(), data + begin, count);
+    meet(call);
+    if (rank() != root) copy(data + begin, peer_slot(root), count);
+  }
+}
+
+void Exchange::all_to_all(Call& call) {
+  const int64_t bytes = call.operation.input.numel() / size_ * bytes_of(call.operation);
+  const int64_t chunk = kSlotBytes / size_;
+  const char* input = data_of(call.operation.input);
+  char* output = data_of(call.operation.output);
+  if (bytes == 0) return meet(call);
+  for (int64_t begin = 0; begin < bytes; begin += chunk) {
+    const int64_t count = std::min(chunk, bytes - begin);
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer != rank()) copy(own_slot() + peer * chunk, input + peer * bytes + begin, count);
+    }
+    meet(call);
+    for (int peer = 0; peer < size_; ++peer) {
+      const char* from = peer == rank() ? input + peer * bytes + begin : peer_slot(peer) + rank() * chunk;
+      copy(output + peer * bytes + begin, from, count);
+    }
+  }
+}
+
+void Exchange::send(Call& call) {
+  const int peer = call.operation.peer;
+  const int64_t bytes = call.operation.input.numel() * bytes_of(call.operation);
+  const char* data = data_of(call.operation.input);
+  const Segment& own = segment(rank());
+  Mailbox& box = own.mailbox(options_.channel, peer);
+  uint32_t& part = sent_[static_cast<size_t>(peer)];
+  int64_t begin = 0;
+  do {
+    ++part;
+    if (part > 2) wait_for(call, peer, box.taken, part - 2);
+    if (begin == 0) box.headers[part % 2] = make_header(call.operation);
+    const int64_t count = std::min(kMailboxBytes, bytes - begin);
+    copy(own.mailbox_slot(options_.channel, peer, part), data + begin, count);
+    raise_to(box.posted, part);
+    begin += count;
+  } while (begin < bytes);
+}
+
+void Exchange::recv(Call& call) {
+  const int peer = call.operation.peer;
+  const int64_t bytes = call.operation.output.numel() * bytes_of(call.operation);
+  char* data = data_of(call.operation.output);
+  const Segment& from = segment(peer);
+  Mailbox& box = from.mailbox(options_.channel, rank());
+  uint32_t& part = received_[static_cast<size_t>(peer)];
+  int64_t begin = 0;
+  do {
+    ++part;
+    wait_for(call, peer, box.posted, part);
+    if (begin == 0) {
+      const OpHeader& sent = box.headers[part % 2];
+      const OpHeader wanted = make_header(call.operation);
+      if (sent.numel != wanted.numel || sent.dtype != wanted.dtype || sent.signature != wanted.signature) {
+        throw CommError(concat(context(call), ": rank ", peer, " sent something else: ", describe_header(sent)));
+      }
+    }
+    const int64_t count = std::min(kMailboxBytes, bytes - begin);
+    copy(data + begin, from.mailbox_slot(options_.channel, rank(), part), count);
+    raise_to(box.taken, part);
+    begin += count;
+  } while (begin < bytes);
+}
+
+char* Exchange::own_slot() const { return segment(rank()).slot(options_.channel, step_); }
+
+// After meet(), which has moved on to the next step.
+const char* Exchange::peer_slot(int peer) const { return segment(peer).slot(options_.channel, step_ - 1); }
+
+void Exchange::meet(Call& call) {
+  ChannelBlock& own = block(rank());
+  if (!call.checked) own.headers[step_ % 2] = make_header(call.operation);
+  raise_to(own.posted, step_);
+  for (int peer = 0; peer < size_; ++peer) {
+    if (peer != rank()) wait_for(call, peer, block(peer).posted, step_);
+  }
+  if (!call.checked) check_agreement(call);
+  call.checked = true;
+  ++step_;
+}
+
+void Exchange::check_agreement(const Call& call) const {
+  const OpHeader& own = block(rank()).headers[step_ % 2];
+  bool agreed = true;
+  for (int peer = 0; peer < size_; ++peer) agreed = agreed && same(own, block(peer).headers[step_ % 2]);
+  if (agreed) return;
+  std::string text =
+      concat("[comm] the ranks of group ", options_.group, " disagree at operation ", call.operation.sequence, ":");
+  for (int peer = 0; peer < size_; ++peer) {
+    const OpHeader& header = block(peer).headers[step_ % 2];
+    text += concat(peer == 0 ? " " : "; ", "rank ", peer, ": ", describe_header(header));
+    if (header.signature != 0) text += concat(" with signature ", header.signature);
+  }
+  throw CommError(text);
+}
+
+void Exchange::reduce(const Call& call, void* out, int64_t numel) {
+  const Operation& operation = call.operation;
+  reduce_buffers({.type = element_type(operation.dtype()),
+                  .reduction = operation.reduce == ReduceOp::kMax ? Reduction::kMax : Reduction::kSum,
+                  .sources = sources_.data(),
+                  .num_sources = size_,
+                  .out = out,
+                  .numel = numel,
+                  .scale = operation.reduce == ReduceOp::kAvg ? 1.0F / static_cast<float>(size_) : 1.0F});
+}
+
+void Exchange::wait_for(const Call& call, int peer, Signal& signal, uint32_t target) const {
+  if (reached(signal.value, target)) return;
+  const int64_t spin_end = monotonic_ns() + kSpinNs;
+  do {
+    for (int i = 0; i < 8; ++i) {
+      pause_cpu();
+      if (reached(signal.value, target)) return;
+    }
+  } while (monotonic_ns() < spin_end);
+  signal.waiters.fetch_add(1);
+  try {
+    while (true) {
+      const uint32_t seen = signal.value.load();
+      if (static_cast<int32_t>(seen - target) >= 0) break;
+      futex_wait(signal.value, seen, kSliceNs);
+      throw_if_in_trouble(call, peer, signal, target);
+    }
+  } catch (...) {
+    signal.waiters.fetch_sub(1);
+    throw;
+  }
+  signal.waiters.fetch_sub(1);
+}
+
+void Exchange::throw_if_in_trouble(const Call& call, int peer, const Signal& signal, uint32_t target) const {
+  const uint32_t state = block(peer).state.load();
+  const bool ended = set_->ended(peer);
+  // Only now: what the peer did before it left counts.
+  if (reached(signal.value, target)) return;
+  call.control.throw_if_aborted();
+  if (state != 0 || ended) {
+    const std::string failure = board_->read(peer)->failure;
+    const char* what = " has failed";
+    if (ended) what = " has died (its process ended)";
+    if ((state & kLeftBit) != 0) what = " has left the group";
+    throw CommError(concat(context(call), ": rank ", peer, what, failure.empty() ? "" : ": ", failure));
+  }
+  if (call.control.expired()) throw_deadline(call);
+}
+
+void Exchange::throw_deadline(const Call& call) const {
+  std::string missing;
+  if (is_point_to_point(call.operation.kind)) {
+    missing = concat("rank ", call.operation.peer);
+  } else {
+    missing = missing_ranks(*board_, options_.channel, call.operation.sequence);
+    for (int peer = 0; missing.empty() && peer < size_; ++peer) {
+      if (!reached(block(peer).posted.value, step_))
+        missing = concat("rank ", peer, " (has called it but stands still)");
+    }
+  }
+  throw CommError(
+      concat(context(call), ": deadline of ", call.control.timeout().count(), " ms passed; did not arrive: ", missing));
+}
+
+std::string Exchange::context(const Call& call) const {
+  return concat("[comm] ", describe(call.operation), " in group ", options_.group, " on rank ", rank());
+}
+
+}  // namespace hydrofoil::comm::detail

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hydrofoil/comm/backend.h"
+#include "hydrofoil/comm/detail/segment.h"
+#include "hydrofoil/comm/status_board.h"
+
+namespace hydrofoil::comm::detail {
+
+struct ExchangeOptions {
+  std::string backend_name;  // local, shm
+  std::string group;         // name in errors
+  int rank = 0;
+  int channel = 0;
+};
+
+// Collectives over segments of memory that all ranks map (threads or processes).
+//
+// NOTE [Exchange steps]: every collective is a sequence of steps. In a step each rank fills its slot, raises its
+// `posted` counter, waits for the counters of all others, then reads their slots. There are two slots, used in turn:
+// a rank that fills the slot of step s has seen everybody's `posted` reach s - 1, and nobody raises it to s - 1 before
+// having read the slots of step s - 2, so one counter suffices. The first step of a collective carries a header by
+// which every rank checks that all want the same.
+class Exchange : public Backend {
+ public:
+  Exchange(std::shared_ptr<SegmentSet> set, std::shared_ptr<StatusBoard> board, ExchangeOptions options);
+
+  int rank() const override { return options_.rank; }
+  int size() const override { return size_; }
+  std::string name() const override { return options_.backend_name; }
+  void run(const Operation& operation, const CallControl& control) override;
+  void leave(const std::string& reason) override;
+  std::shared_ptr<StatusBoard> board() const override { return board_; }
+  int channel() const override { return options_.channel; }
+
+ private:
+  struct Call {
+    const Operation& operation;
+    const CallControl& control;
+    bool checked = false;  // the first step has compared the headers
+  };
+
+  void all_reduce(Call& call);
+  void all_reduce_chunk_direct(Call& call, char* data, int64_t numel);
+  void all_reduce_chunk_in_parts(Call& call, char* data, int64_t numel);
+  void reduce_scatter(Call& call);
+  void all_gather(Call& call);
+  void broadcast(Call& call);
+  void all_to_all(Call& call);
+  void send(Call& call);
+  void recv(Call& call);
+
+  char* own_slot() const;
+  const char* peer_slot(int peer) const;
+  void meet(Call& call);
+  void check_agreement(const Call& call) const;
+  void reduce(const Call& call, void* out, int64_t numel);
+  void wait_for(const Call& call, int peer, Signal& signal, uint32_t target) const;
+  void throw_if_in_trouble(const Call& call, int peer, const Signal& signal, uint32_t target) const;
+  [[noreturn]] void throw_deadline(const Call& call) const;
+  [[nodiscard]] Segment& segment(int rank) const { return set_->segments[static_cast<size_t>(rank)]; }
+  [[nodiscard]] ChannelBlock& block(int rank) const { return segment(rank).channel(options_.channel); }
+  [[nodiscard]] std::string context(const Call& call) const;
+
+  std::shared_ptr<SegmentSet> set_;
+  std::shared_ptr<StatusBoard> board_;
+  ExchangeOptions options_;
+  int size_;
+  uint32_t step_ = 1;                      // step whose slot is filled next
+  std::vector<uint32_t> sent_, received_;  // parts, per peer
+  std::vector<const void*> sources_;       // of the reduction at hand
+};
+
+}  // namespace hydrofoil::comm::detail
