@@ -1,0 +1,170 @@
+#include "hydrofoil/engine/engine.h"
+
+#include <cmath>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
+#include "hydrofoil/optim/grad_clip.h"
+
+namespace hydrofoil::engine {
+namespace {
+
+at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return at::kFloat;
+    case DType::kBFloat16:
+      return at::kBFloat16;
+    case DType::kFloat16:
+      return at::kHalf;
+  }
+  HYDROFOIL_ASSERT(false, "dtype");
+}
+
+optim::LossScalerOptions loss_scaler_options(const EngineOptions& options) {
+  optim::LossScalerOptions scaler;
+  if (!options.fp16.enabled) return scaler;
+  scaler.dynamic = options.fp16.dynamic();
+  if (scaler.dynamic) {
+    scaler.initial_scale = std::ldexp(1.0, static_cast<int>(options.fp16.initial_scale_power));
+  } else {
+    scaler.static_scale = options.fp16.loss_scale;
+  }
+  scaler.window = options.fp16.loss_scale_window;
+  scaler.min_scale = options.fp16.min_loss_scale;
+  scaler.hysteresis = options.fp16.hysteresis;
+  scaler.consecutive_hysteresis = options.fp16.consecutive_hysteresis;
+  return scaler;
+}
+
+}  // namespace
+
+zero::RuntimeOptions runtime_options(const EngineOptions& options, int rank, int size) {
+  zero::RuntimeOptions runtime;
+  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, rank, size);
+  runtime.sharding.accumulation_dtype = scalar_type(options.data_types.grad_accum_dtype);
+  if (options.communication_data_type) {
+    runtime.sharding.communication_dtype = scalar_type(*options.communication_data_type);
+  }
+  if (options.model_dtype() != DType::kFloat32) runtime.sharding.model_dtype = scalar_type(options.model_dtype());
+  runtime.reduction.average = options.gradient_allreduce_op == GradientReduceOp::kMean;
+  runtime.reduction.prescale = options.prescale_gradients;
+  runtime.reduction.predivide_factor = options.gradient_predivide_factor;
+  runtime.reduction.overlap = options.hydrofoil.overlap;
+  runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
+  return runtime;
+}
+
+Engine::Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
+               std::optional<optim::OptimizerKind> native_optimizer)
+    : options_(std::move(options)),
+      runtime_(std::move(runtime)),
+      native_optimizer_(native_optimizer),
+      loss_scaler_(loss_scaler_options(options_)) {
+  HYDROFOIL_CHECK_ARG(native_optimizer_ || options_.data_types.grad_accum_dtype == DType::kFloat32, "initialize",
+                      "data_types.grad_accum_dtype: a client optimizer works on fp32 gradients, got a 16-bit dtype");
+  configure_rounds();
+}
+
+void Engine::configure_rounds() {
+  const double scale = 1.0 / static_cast<double>(options_.gradient_accumulation_steps);
+  runtime_->reducer().configure_rounds(is_boundary() && !no_sync_, scale, counters_.micro_steps);
+}
+
+void Engine::load_counters(const Counters& counters) {
+  counters_ = counters;
+  configure_rounds();
+}
+
+double Engine::begin_backward(bool scale_wrt_accumulation) {
+  runtime_->recover();
+  configure_rounds();
+  const double undo = scale_wrt_accumulation ? 1.0 : static_cast<double>(options_.gradient_accumulation_steps);
+  return loss_scaler_.scale() * undo;
+}
+
+bool Engine::is_boundary() const {
+  return boundary_.value_or((counters_.micro_steps + 1) % options_.gradient_accumulation_steps == 0);
+}
+
+void Engine::set_boundary(std::optional<bool> is_boundary) {
+  boundary_ = is_boundary;
+  configure_rounds();
+}
+
+void Engine::set_no_sync(bool no_sync) {
+  HYDROFOIL_CHECK_ARG(!no_sync || options_.zero.stage < 2, "no_sync", "got ZeRO stage ", options_.zero.stage,
+                      ", expected 0 or 1: stages 2 and 3 reduce every gradient in its backward");
+  no_sync_ = no_sync;
+  configure_rounds();
+}
+
+void Engine::report_overflow(const zero::GradientSummary& summary) {
+  overflow_report_ = detail::concat("step ", counters_.global_steps + 1, " skipped: gradient of parameter '",
+                                    summary.parameter, "' is not finite on rank ", summary.rank);
+  if (summary.micro_step >= 0) overflow_report_ += detail::concat(", micro step ", summary.micro_step);
+  if (options_.fp16.enabled) overflow_report_ += detail::concat(", loss scale ", loss_scaler_.scale());
+  if (runtime_->gather_group().rank() == 0) log_warning(overflow_report_);
+}
+
+bool Engine::begin_step() {
+  last_ = {};
+  client_update_ = false;
+  HYDROFOIL_CHECK_ARG(!no_sync_, "step", "called inside no_sync()");
+  if (!is_boundary()) return false;
+  last_.boundary = true;
+  runtime_->prepare_step();
+  const zero::GradientSummary summary = zero::summarize_gradients(*runtime_);
+  const double scale = loss_scaler_.scale();
+  last_.grad_norm = summary.norm / scale;
+  grad_norm_ = last_.grad_norm;
+  const bool checks = !options_.bf16.enabled || options_.bf16.check_grad_overflow;
+  last_.overflow = checks && !summary.finite;
+  if (last_.overflow) report_overflow(summary);
+  const double clip = last_.overflow ? 1.0 : optim::clip_coefficient(static_cast<float>(last_.grad_norm), options_.gradient_clipping);
+  gradient_factor_ = static_cast<float>(clip / scale);
+  loss_scaler_.update(last_.overflow);
+  return !last_.overflow;
+}
+
+void Engine::update_native(std::span<const optim::Hyperparameters> groups) {
+  HYDROFOIL_CHECK_ARG(native_optimizer_.has_value(), "step", "this engine has a client optimizer");
+  zero::step_optimizer(*runtime_, *native_optimizer_, groups, ++counters_.optimizer_steps, gradient_factor_);
+  last_.applied = true;
+}
+
+std::vector<zero::ClientShard> Engine::begin_client_update() {
+  zero::scale_gradients(*runtime_, gradient_factor_);
+  ++counters_.optimizer_steps;
+  last_.applied = client_update_ = true;
+  return zero::client_shards(*runtime_);
+}
+
+StepResult Engine::finish_step() {
+  if (last_.applied) {
+    if (client_update_) zero::apply_masters(*runtime_);
+    runtime_->publish_step();
+  } else if (last_.boundary) {
+    runtime_->reducer().reset_window();
+    ++counters_.skipped_steps;
+  }
+  ++counters_.micro_steps;
+  if (last_.boundary) {
+    ++counters_.global_steps;
+    counters_.global_samples += options_.train_batch_size;
+  }
+  configure_rounds();
+  return last_;
+}
+
+StepResult Engine::step(std::span<const optim::Hyperparameters> groups) {
+  if (begin_step()) update_native(groups);
+  return finish_step();
+}
+
+void Engine::zero_grad() {
+  runtime_->recover();
+  runtime_->reducer().reset_window();
+}
+
+}  // namespace hydrofoil::engine

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+#include "hydrofoil/engine/engine_options.h"
+#include "hydrofoil/optim/loss_scaler.h"
+#include "hydrofoil/optim/optimizer.h"
+#include "hydrofoil/zero/optimizer_step.h"
+#include "hydrofoil/zero/runtime.h"
+
+namespace hydrofoil::engine {
+
+// Counters of a training run, as DeepSpeed names them.
+struct Counters {
+  int64_t micro_steps = 0;
+  int64_t global_steps = 0;
+  int64_t global_samples = 0;
+  int64_t skipped_steps = 0;
+  int64_t optimizer_steps = 0;  // steps that updated parameters: bias correction counts these
+};
+
+// What became of one call of step().
+struct StepResult {
+  bool boundary = false;  // false: a micro step within an accumulation window, nothing else happened
+  bool applied = false;   // parameters were updated
+  bool overflow = false;  // skipped: a gradient was not finite
+  double grad_norm = 0.0; // global L2 norm before clipping, loss scale removed
+};
+
+// The training engine of one model on one rank: loss scaling, accumulation boundaries, clipping, the optimizer step. It
+// owns no algorithm: zero/, optim/ and comm/ do. Every rank makes the same calls in the same order.
+class Engine {
+ public:
+  // `native_optimizer`: the kind that step() runs; nullopt where a client optimizer works on client_shards().
+  Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime, std::optional<optim::OptimizerKind> native_optimizer);
+
+  [[nodiscard]] const EngineOptions& options() const { return options_; }
+  [[nodiscard]] zero::Runtime& runtime() { return *runtime_; }
+  [[nodiscard]] const Counters& counters() const { return counters_; }
+  [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
+  void load_counters(const Counters& counters);
+
+  // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and gradient_accumulation_steps where
+  // the caller does not want the division that the engine makes in the gradients.
+  [[nodiscard]] double begin_backward(bool scale_wrt_accumulation = true);
+
+  // Whether the running micro step ends an accumulation window; set_boundary overrides it until set again or to nullopt.
+  [[nodiscard]] bool is_boundary() const;
+  void set_boundary(std::optional<bool> is_boundary);
+  // Backward does not reduce while true. Throws InvalidArgument where gradients are sharded (stages 2, 3), where each must.
+  void set_no_sync(bool no_sync);
+
+  // One optimizer step with a native optimizer, if this micro step is a boundary.
+  StepResult step(std::span<const optim::Hyperparameters> groups);
+
+  // The same in parts, for a client optimizer: if begin_step() says so, update client_shards(), then finish_step().
+  // begin_step() returns true where the parameters are to be updated.
+  [[nodiscard]] bool begin_step();
+  void update_native(std::span<const optim::Hyperparameters> groups);
+  [[nodiscard]] std::vector<zero::ClientShard> begin_client_update();
+  StepResult finish_step();
+
+  // Drops the gradients of this accumulation window.
+  void zero_grad();
+  // Global gradient norm of the last boundary step; nullopt before the first.
+  [[nodiscard]] std::optional<double> grad_norm() const { return grad_norm_; }
+  [[nodiscard]] bool overflow() const { return last_.overflow; }
+  // One line about the last overflow, or "".
+  [[nodiscard]] const std::string& overflow_report() const { return overflow_report_; }
+
+  void destroy(bool gather) { runtime_->destroy(gather); }
+
+ private:
+  void configure_rounds();
+  void report_overflow(const zero::GradientSummary& summary);
+
+  EngineOptions options_;
+  std::unique_ptr<zero::Runtime> runtime_;
+  std::optional<optim::OptimizerKind> native_optimizer_;
+  optim::LossScaler loss_scaler_;
+  Counters counters_;
+  std::optional<bool> boundary_;
+  bool no_sync_ = false;
+  std::optional<double> grad_norm_;
+  StepResult last_;
+  float gradient_factor_ = 1.0F;
+  bool client_update_ = false;
+  std::string overflow_report_;
+};
+
+// The runtime's part of the options. `rank` of `size` data-parallel ranks.
+[[nodiscard]] zero::RuntimeOptions runtime_options(const EngineOptions& options, int rank, int size);
+
+}  // namespace hydrofoil::engine

@@ -1,0 +1,164 @@
+#include <structmember.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "bindings.h"
+
+namespace hydrofoil::python {
+namespace {
+
+// A C callable costs a quarter of Python's hooks a call; see docs/architecture.md.
+struct Boundary {
+  PyObject_HEAD;
+  vectorcallfunc vectorcall;
+  PyObject* forward;
+  EnginePointer* engine;
+  int scope;
+};
+
+constexpr int kMaxDepth = 8;  // of containers in arguments and results
+
+// Calls `visit` for each tensor in tuples, lists, dicts and dataclasses.
+template <typename Visit>
+void visit_tensors(PyObject* object, const Visit& visit, int depth = 0) {
+  if (depth > kMaxDepth) return;
+  if (THPVariable_Check(object)) {
+    visit(THPVariable_Unpack(object));
+  } else if (PyTuple_Check(object)) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) visit_tensors(PyTuple_GET_ITEM(object, i), visit, depth + 1);
+  } else if (PyList_Check(object)) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(object); ++i) visit_tensors(PyList_GET_ITEM(object, i), visit, depth + 1);
+  } else if (PyDict_Check(object)) {
+    PyObject* key = nullptr;
+    PyObject* value = nullptr;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(object, &position, &key, &value)) visit_tensors(value, visit, depth + 1);
+  } else if (PyObject_HasAttrString(object, "__dataclass_fields__") && !PyType_Check(object)) {
+    const py::object fields = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__dict__"));
+    if (fields) {
+      visit_tensors(fields.ptr(), visit, depth + 1);
+    } else {
+      PyErr_Clear();
+    }
+  }
+}
+
+PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames) {
+  auto* boundary = reinterpret_cast<Boundary*>(self);
+  zero::Runtime& runtime = (*boundary->engine)->runtime();
+  if (!runtime.alive()) return PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
+  std::shared_ptr<zero::Invocation> invocation;
+  std::vector<const void*> inputs;
+  try {
+    {
+      const py::gil_scoped_release no_gil;  // a gather may wait
+      invocation = runtime.enter(boundary->scope);
+    }
+    if (at::GradMode::is_enabled()) {
+      const size_t num_args = PyVectorcall_NARGS(nargsf) + (kwnames != nullptr ? PyTuple_GET_SIZE(kwnames) : 0);
+      for (size_t i = 0; i < num_args; ++i) {
+        visit_tensors(args[i], [&](const at::Tensor& tensor) {
+          inputs.push_back(tensor.unsafeGetTensorImpl());
+          runtime.gatherer().watch_input(invocation, tensor);
+        });
+      }
+    }
+  } catch (...) {
+    set_python_error();
+    if (invocation) runtime.gatherer().exit(invocation, true);
+    return nullptr;
+  }
+  PyObject* result = PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
+  try {
+    runtime.gatherer().exit(invocation, result == nullptr);
+    if (result == nullptr) return nullptr;
+    if (at::GradMode::is_enabled()) {
+      visit_tensors(result, [&](const at::Tensor& tensor) {
+        // What passes through unchanged says nothing about this module's backward.
+        if (std::find(inputs.begin(), inputs.end(), tensor.unsafeGetTensorImpl()) != inputs.end()) return;
+        runtime.gatherer().watch_output(invocation, tensor);
+      });
+    }
+  } catch (...) {
+    set_python_error();
+    Py_XDECREF(result);
+    return nullptr;
+  }
+  return result;
+}
+
+void deallocate(PyObject* self) {
+  auto* boundary = reinterpret_cast<Boundary*>(self);
+  PyObject_GC_UnTrack(self);
+  Py_CLEAR(boundary->forward);
+  delete boundary->engine;
+  PyTypeObject* type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(reinterpret_cast<Boundary*>(self)->forward);
+  Py_VISIT(Py_TYPE(self));
+  return 0;
+}
+
+int clear(PyObject* self) {
+  Py_CLEAR(reinterpret_cast<Boundary*>(self)->forward);
+  return 0;
+}
+
+// inspect.signature follows __wrapped__.
+PyObject* wrapped(PyObject* self, void* /*closure*/) {
+  PyObject* forward = reinterpret_cast<Boundary*>(self)->forward;
+  if (forward == nullptr) Py_RETURN_NONE;
+  return Py_NewRef(forward);
+}
+
+// copy.deepcopy and pickle take the plain forward along: a copied model is an ordinary one.
+PyObject* reduce(PyObject* self, PyObject* /*unused*/) {
+  PyObject* identity = PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(self)), "_identity");
+  if (identity == nullptr) return nullptr;
+  return Py_BuildValue("N(O)", identity, reinterpret_cast<Boundary*>(self)->forward);
+}
+
+PyGetSetDef getters[] = {{"__wrapped__", &wrapped, nullptr, "the module's own forward", nullptr}, {}};
+PyMethodDef methods[] = {{"__reduce__", &reduce, METH_NOARGS, nullptr}, {}};
+PyMemberDef members[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(Boundary, vectorcall), READONLY, nullptr}, {}};
+PyType_Slot slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(&deallocate)},
+                       {Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                       {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                       {Py_tp_call, reinterpret_cast<void*>(&PyVectorcall_Call)},
+                       {Py_tp_getset, getters},
+                       {Py_tp_methods, methods},
+                       {Py_tp_members, members},
+                       {0, nullptr}};
+PyType_Spec spec{"hydrofoil._C.Boundary", sizeof(Boundary), 0,
+                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL, slots};
+
+PyObject* boundary_type = nullptr;  // owned by the module for the life of the process
+
+}  // namespace
+
+void init_boundary_type(py::module_& module) {
+  boundary_type = PyType_FromSpec(&spec);
+  if (boundary_type == nullptr) throw py::error_already_set();
+  py::handle(boundary_type).attr("_identity") = py::cpp_function([](py::object forward) { return forward; });
+  module.attr("Boundary") = py::handle(boundary_type);
+}
+
+py::object make_boundary(EnginePointer engine, int scope, py::object forward) {
+  auto* type = reinterpret_cast<PyTypeObject*>(boundary_type);
+  auto* boundary = reinterpret_cast<Boundary*>(type->tp_alloc(type, 0));
+  if (boundary == nullptr) throw py::error_already_set();
+  boundary->vectorcall = &call;
+  boundary->forward = forward.release().ptr();
+  boundary->engine = new EnginePointer(std::move(engine));
+  boundary->scope = scope;
+  return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(boundary));
+}
+
+}  // namespace hydrofoil::python

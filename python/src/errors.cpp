@@ -1,0 +1,42 @@
+#include "bindings.h"
+#include "hydrofoil/base/error.h"
+
+namespace hydrofoil::python {
+namespace {
+
+PyObject* comm_error = nullptr;  // owned by the module for the life of the process
+
+void translate(std::exception_ptr error) {
+  try {
+    if (error) std::rethrow_exception(error);
+  } catch (const CommError& e) {
+    PyErr_SetString(comm_error, e.what());
+  } catch (const InvalidArgument& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const SystemError& e) {
+    PyErr_SetString(PyExc_OSError, e.what());
+  } catch (const Error& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+}
+
+}  // namespace
+
+void bind_errors(py::module_& module) {
+  comm_error = PyErr_NewExceptionWithDoc("hydrofoil.CommError", "A collective failed: a deadline passed, a rank died, or the ranks disagree.",
+                                         PyExc_RuntimeError, nullptr);
+  module.attr("CommError") = py::handle(comm_error);
+  py::register_exception_translator([](std::exception_ptr error) { translate(error); });
+}
+
+void set_python_error() {
+  try {
+    translate(std::current_exception());
+  } catch (py::error_already_set& e) {
+    e.restore();
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+}
+
+}  // namespace hydrofoil::python
