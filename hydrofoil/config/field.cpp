@@ -37,6 +37,17 @@ constexpr FieldType kTypeOfScalar[] = {FieldType::kRaw,       FieldType::kBool, 
 
 std::string to_text(const Scalar& value) { return std::visit(TextOf{}, value); }
 
+std::string to_json(const Scalar& value) {
+  if (std::holds_alternative<std::monostate>(value)) return "null";
+  if (const auto* text = std::get_if<std::string>(&value)) return quote(*text);
+  if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+    std::vector<std::string> quoted;
+    for (const auto& item : *texts) quoted.push_back(quote(item));
+    return list_text(quoted);
+  }
+  return to_text(value);
+}
+
 Field& Field::range(double least, double most) {
   minimum = least;
   maximum = most;
@@ -90,6 +101,11 @@ Field& Field::needed(std::string what_to_do) {
   required = true;
   way_out = std::move(what_to_do);
   default_value = std::monostate();
+  return *this;
+}
+
+Field& Field::preset(Scalar value) {
+  default_value = std::move(value);
   return *this;
 }
 

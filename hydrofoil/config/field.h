@@ -21,6 +21,9 @@ using Scalar =
 // The value as `explain` and the reference print it: true, 5, 0.001, cpu, [0.9, 0.999], none.
 [[nodiscard]] std::string to_text(const Scalar& value);
 
+// The value as JSON.
+[[nodiscard]] std::string to_json(const Scalar& value);
+
 // kNumberList takes a single number as a list of one; kRaw takes any JSON and is not looked into.
 enum class FieldType { kBool, kInteger, kNumber, kString, kStringList, kNumberList, kSection, kRaw };
 
@@ -50,6 +53,7 @@ struct Field {
   bool allows_infinity = false;                     // Infinity means absent
   bool ignores_case = false;                        // of `choices`
   bool allows_one_string = false;                   // a string stands for a list of one
+  bool unlisted = false;                            // no row in `explain`: its owner explains it itself
   size_t length = 0;                                // exact number of elements of a list; 0: any
   std::string default_text;                         // shown instead of the default where that is derived
   std::string way_out;                              // what to do where a required value is missing or "auto"
@@ -69,6 +73,7 @@ struct Field {
   Field& accepted(std::string what_it_does_here);
   Field& derived(std::string text);
   Field& needed(std::string what_to_do);
+  Field& preset(Scalar value);  // another default than the struct's
 };
 
 // What decides whether a later feature's section is switched on.

@@ -69,7 +69,7 @@ std::string section_markdown(const Section& section, const std::string& title, c
       std::string heading = "`" + place + "`";
       for (const auto& alias : field.aliases) heading += ", `" + path + alias + "`";
       rest += section_markdown(*field.section, heading, place + ".");
-    } else {
+    } else if (!field.unlisted) {
       rows += "| " + names(field) + " | " + escape(expected_text(field)) + " | " + escape(default_text(field)) + " | " +
               escape(meaning(field)) + " |\n";
     }

@@ -158,7 +158,7 @@ void Resolver::resolve_section(const Section& section, const Value* object, void
 
 void Resolver::resolve_nested(const Field& field, const Given& given, void* target, const std::string& path,
                               bool active, bool shown) {
-  void* child = field.child && target != nullptr ? field.child(target) : target;
+  void* child = field.child && target != nullptr ? field.child(target) : nullptr;
   const Value* object = given.value;
   if (object != nullptr && (object->is(ValueKind::kNull) || object->is_auto())) object = nullptr;
   if (object != nullptr && !object->is(ValueKind::kObject)) {
@@ -166,6 +166,9 @@ void Resolver::resolve_nested(const Field& field, const Given& given, void* targ
   }
   // A later feature that the text does not name is no news.
   const bool silent = field.status == FieldStatus::kLaterFeature && given.value == nullptr;
+  if (given.value != nullptr && given.value->is_auto() && shown) {
+    table_.add({path, "defaults", Why::kAuto, "every key of the section takes its default"});
+  }
   resolve_section(*field.section, object, child, path, active, shown && !silent);
 }
 
@@ -178,7 +181,7 @@ void Resolver::resolve_absent(const Field& field, const Given& given, void* targ
              (field.way_out.empty() ? "give " + expected_text(field) : field.way_out));
   }
   if (field.store && target != nullptr) field.store(target, field.default_value);
-  if (!shown || (field.status == FieldStatus::kLaterFeature && given.value == nullptr)) return;
+  if (!shown || field.unlisted || (field.status == FieldStatus::kLaterFeature && given.value == nullptr)) return;
   std::string note = status_note(field);
   if (given.value != nullptr && !automatic) note = "null means absent" + (note.empty() ? "" : "; " + note);
   table_.add({path, to_text(field.default_value), automatic ? Why::kAuto : Why::kDefault, note});
@@ -212,7 +215,7 @@ void Resolver::resolve_field(const Section& section, const Field& field, const G
   }
   if (active && field.status == FieldStatus::kLaterFeature) check_later(field, scalar, *value, path);
   if (field.store && target != nullptr) field.store(target, scalar);
-  if (!shown) return;
+  if (!shown || field.unlisted) return;
   std::string note = status_note(field);
   if (given.name != field.key) note = "given as " + given.name + (note.empty() ? "" : "; " + note);
   if (field.allows_infinity && std::holds_alternative<std::monostate>(scalar)) note = "Infinity: never";

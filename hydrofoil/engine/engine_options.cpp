@@ -1,0 +1,267 @@
+#include "hydrofoil/engine/engine_options.h"
+
+#include <algorithm>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/config/load.h"
+#include "hydrofoil/engine/batch_sizes.h"
+#include "hydrofoil/engine/later_features.h"
+
+namespace hydrofoil::engine {
+namespace {
+
+using config::choice;
+using config::dtype_name;
+using config::dtype_spellings;
+using config::field;
+using config::Field;
+using config::nested;
+using config::Section;
+using config::Value;
+using config::ValueKind;
+
+constexpr const char* kTrain = "train_batch_size";
+constexpr const char* kMicro = "train_micro_batch_size_per_gpu";
+constexpr const char* kAccumulation = "gradient_accumulation_steps";
+
+Section autocast_section() {
+  Section section;
+  section.doc = "torch.autocast around forward";
+  section.fields = {
+      field("enabled", &AutocastOptions::enabled, "run forward under torch.autocast"),
+      choice("dtype", &AutocastOptions::dtype, dtype_spellings(), "the lower precision")
+          .derived("bf16 on a CPU device, else fp16"),
+      field("lower_precision_safe_modules", &AutocastOptions::lower_precision_safe_modules,
+            "class paths of the modules that run in the lower precision")
+          .preset(std::vector<std::string>{"torch.nn.Linear", "torch.nn.Conv1d", "torch.nn.Conv2d", "torch.nn.Conv3d"}),
+  };
+  return section;
+}
+
+Section data_types_section() {
+  Section section;
+  section.doc = "Element types";
+  section.fields = {
+      choice("grad_accum_dtype", &DataTypeOptions::grad_accum_dtype, dtype_spellings(), "of the flat gradient buckets")
+          .with_note("DeepSpeed's default is the model's dtype"),
+      choice("param_dtype", &DataTypeOptions::param_dtype, dtype_spellings(),
+             "of the parameters; must be the enabled one"),
+      config::later("buffer_dtype", {}, "of the model's buffers"),
+  };
+  return section;
+}
+
+Section own_section() {
+  Section section;
+  section.doc = "What DeepSpeed has no key for";
+  const std::vector<std::pair<std::string, CommBackend>> backends = {
+      {"auto", CommBackend::kAuto}, {"shm", CommBackend::kShm}, {"c10d", CommBackend::kC10d}};
+  section.fields = {
+      field("overlap", &HydrofoilOptions::overlap,
+            "collectives run beside computation; the bits are the same either way"),
+      field("unit_min_bytes", &HydrofoilOptions::unit_min_bytes, "adjacent units below this size merge").at_least(0),
+      field("collective_timeout_s", &HydrofoilOptions::collective_timeout_s, "deadline of every collective, in seconds")
+          .above(0),
+      choice("backend", &HydrofoilOptions::backend, backends,
+             "transport of the collectives; auto: shm where all ranks can map each other's memory, else c10d"),
+      field("debug_checks", &HydrofoilOptions::debug_checks, "poison released memory and check every state transition"),
+      field("unit_names", &HydrofoilOptions::unit_names, "modules that stay one unit, as named_modules() names them"),
+  };
+  return section;
+}
+
+std::vector<Field> scalar_fields() {
+  const std::vector<std::pair<std::string, DType>> types = {
+      {"fp32", DType::kFloat32}, {"bf16", DType::kBFloat16}, {"fp16", DType::kFloat16}};
+  const std::vector<std::pair<std::string, GradientReduceOp>> ops = {{"mean", GradientReduceOp::kMean},
+                                                                     {"sum", GradientReduceOp::kSum}};
+  Field steps =
+      field("steps_per_print", &EngineOptions::steps_per_print, "optimizer steps between progress lines; none: never")
+          .at_least(1);
+  steps.allows_infinity = true;
+  Field communication = choice("communication_data_type", &EngineOptions::communication_data_type, types,
+                               "dtype that the gradients travel in")
+                            .derived("fp16 or bf16 where enabled, else fp32");
+  communication.ignores_case = true;
+  return {
+      field(kTrain, &EngineOptions::train_batch_size, "samples per optimizer step, all ranks together")
+          .at_least(1)
+          .derived("derived"),
+      field(kMicro, &EngineOptions::train_micro_batch_size_per_gpu, "samples per rank and micro step")
+          .at_least(1)
+          .derived("derived"),
+      field(kAccumulation, &EngineOptions::gradient_accumulation_steps, "micro steps per optimizer step")
+          .at_least(1)
+          .derived("derived"),
+      field("gradient_clipping", &EngineOptions::gradient_clipping, "largest global gradient norm; 0: no clipping")
+          .at_least(0),
+      field("prescale_gradients", &EngineOptions::prescale_gradients,
+            "divide the gradients before the reduction instead of after it"),
+      field("gradient_predivide_factor", &EngineOptions::gradient_predivide_factor,
+            "with prescale_gradients: divide by this before, by world size / this after")
+          .above(0),
+      choice("gradient_allreduce_op", &EngineOptions::gradient_allreduce_op, ops,
+             "how the ranks' gradients are combined; sum: stages 0 to 2"),
+      steps,
+      communication,
+      field("wall_clock_breakdown", &EngineOptions::wall_clock_breakdown, "log the time of each phase"),
+      field("dump_state", &EngineOptions::dump_state, "log the resolved options at the start"),
+      field("dataloader_drop_last", &EngineOptions::dataloader_drop_last,
+            "the loader of training_data drops an incomplete last batch"),
+      config::plain("data_parallel_size", {}, "must be the world size where given"),
+  };
+}
+
+Section make_section() {
+  Section section;
+  section.fields = scalar_fields();
+  const std::vector<Field> sections = {
+      nested("fp16", &EngineOptions::fp16, optim::fp16_section()),
+      nested("bf16", &EngineOptions::bf16, optim::bf16_section()).alias("bfloat16"),
+      nested("torch_autocast", &EngineOptions::torch_autocast, autocast_section()),
+      nested("data_types", &EngineOptions::data_types, data_types_section()),
+      nested("zero_optimization", &EngineOptions::zero, zero::zero_section()),
+      nested("hydrofoil", &EngineOptions::hydrofoil, own_section()),
+  };
+  section.fields.insert(section.fields.end(), sections.begin(), sections.end());
+  for (const char* key : {"optimizer", "scheduler"}) {
+    // Their parameters depend on their type; optim resolves them.
+    section.fields.push_back(config::plain(key, {}));
+    section.fields.back().unlisted = true;
+  }
+  const auto later = later_feature_fields();
+  section.fields.insert(section.fields.end(), later.begin(), later.end());
+  return section;
+}
+
+// The object of a section of the root that has no default as a whole; nullptr where it is absent or null.
+const Value* find_section(const Value& root, const char* key, const config::Resolver& resolver) {
+  const Value* value = root.find(key);
+  if (value == nullptr || value->is(ValueKind::kNull)) return nullptr;
+  if (value->is_auto()) resolver.fail(value, key, "\"auto\" has no value here; name a type or leave the section out");
+  if (!value->is(ValueKind::kObject))
+    resolver.fail(value, key, "got " + describe(*value) + ", expected an object {...}");
+  return value;
+}
+
+void resolve_batch_sizes(EngineOptions& options, const ResolveContext& context, config::Resolver& resolver) {
+  config::ResolvedTable& table = resolver.table();
+  const auto given = [&](const char* key, int64_t value) {
+    return table.given(key) ? std::optional<int64_t>(value) : std::nullopt;
+  };
+  const BatchSizes sizes = complete_batch_sizes(
+      given(kTrain, options.train_batch_size), given(kMicro, options.train_micro_batch_size_per_gpu),
+      given(kAccumulation, options.gradient_accumulation_steps), context.world_size);
+  options.train_batch_size = sizes.train_batch_size;
+  options.train_micro_batch_size_per_gpu = sizes.micro_batch_size;
+  options.gradient_accumulation_steps = sizes.accumulation_steps;
+  table.derive(kTrain, sizes.train_batch_size, sizes.train_note);
+  table.derive(kMicro, sizes.micro_batch_size, sizes.micro_note);
+  table.derive(kAccumulation, sizes.accumulation_steps, sizes.accumulation_note);
+}
+
+void resolve_data_parallel_size(const Value& root, const ResolveContext& context, const config::Resolver& resolver) {
+  const Value* value = root.find("data_parallel_size");
+  if (value == nullptr || value->is(ValueKind::kNull) || value->is_auto()) return;
+  if (!value->is(ValueKind::kInteger) || value->integer != context.world_size) {
+    resolver.fail(value, "data_parallel_size",
+                  "got " + describe(*value) + ", expected the world size " + std::to_string(context.world_size) +
+                      " (other axes than data parallelism are not yet supported)");
+  }
+}
+
+void derive_types(EngineOptions& options, const ResolveContext& context, config::ResolvedTable& table) {
+  if (!options.communication_data_type) {
+    options.communication_data_type = options.model_dtype();
+    table.derive("communication_data_type", std::string(dtype_name(options.model_dtype())), "the model's dtype");
+  }
+  if (!options.torch_autocast.dtype) {
+    options.torch_autocast.dtype = context.cpu_device ? DType::kBFloat16 : DType::kFloat16;
+    table.derive("torch_autocast.dtype", std::string(dtype_name(*options.torch_autocast.dtype)),
+                 context.cpu_device ? "the device is the CPU" : "the device is not the CPU");
+  }
+}
+
+void derive_own_options(EngineOptions& options, config::ResolvedTable& table) {
+  if (options.zero.enable_sanity_checks && !table.given("hydrofoil.debug_checks")) {
+    options.hydrofoil.debug_checks = true;
+    table.derive("hydrofoil.debug_checks", true, "zero_optimization.enable_sanity_checks");
+  }
+  auto& names = options.hydrofoil.unit_names;
+  bool added = false;
+  for (const auto& name : options.zero.leaf_module.names) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    names.push_back(name);
+    added = true;
+  }
+  if (added) table.derive("hydrofoil.unit_names", names, "with zero_optimization.leaf_module.names");
+}
+
+void check_precision(const EngineOptions& options) {
+  HYDROFOIL_CHECK_ARG(!(options.fp16.enabled && options.bf16.enabled), "config",
+                      "fp16.enabled and bf16.enabled are both true, expected at most one");
+  const auto& param_dtype = options.data_types.param_dtype;
+  HYDROFOIL_CHECK_ARG(!param_dtype || *param_dtype == options.model_dtype(), "config", "data_types.param_dtype: got ",
+                      dtype_name(param_dtype.value_or(DType::kFloat32)), ", expected ",
+                      dtype_name(options.model_dtype()), ", which fp16 and bf16 make the model's dtype");
+  const auto& fp16 = options.fp16;
+  HYDROFOIL_CHECK_ARG(!fp16.enabled || !fp16.dynamic() || fp16.loss_scale_window > 0, "config",
+                      "fp16.loss_scale_window: got 0, expected an integer > 0 with dynamic loss scaling");
+  HYDROFOIL_CHECK_ARG(!fp16.enabled || !fp16.dynamic() || fp16.min_loss_scale > 0, "config",
+                      "fp16.min_loss_scale: got 0, expected a number > 0 with dynamic loss scaling");
+}
+
+void check_reduction(const EngineOptions& options) {
+  const bool sum = options.gradient_allreduce_op == GradientReduceOp::kSum;
+  HYDROFOIL_CHECK_ARG(!sum || options.zero.stage < 3, "config",
+                      "gradient_allreduce_op: got sum with zero_optimization.stage 3, expected mean");
+  HYDROFOIL_CHECK_ARG(!sum || !options.prescale_gradients, "config",
+                      "gradient_allreduce_op sum divides by nothing, but prescale_gradients is true, expected false");
+}
+
+}  // namespace
+
+DType EngineOptions::model_dtype() const {
+  return fp16.enabled ? DType::kFloat16 : bf16.enabled ? DType::kBFloat16 : DType::kFloat32;
+}
+
+void EngineOptions::validate() const {
+  EngineOptions copy = *this;
+  config::check_ranges(engine_section(), &copy, "");
+  check_precision(*this);
+  check_reduction(*this);
+}
+
+const Section& engine_section() {
+  static const Section section = make_section();
+  return section;
+}
+
+ResolvedOptions resolve_engine_options(std::string_view text_or_path, const ResolveContext& context) {
+  HYDROFOIL_CHECK_ARG(context.world_size >= 1, "config", "world size: got ", context.world_size, ", expected >= 1");
+  config::LoadedConfig loaded = config::load_config(text_or_path);
+  ResolvedOptions result;
+  config::Resolver resolver(loaded.source, result.table);
+  EngineOptions& options = result.options;
+  Value& root = loaded.root;
+  for (auto& [key, value] : root.members) {
+    if (key == "zero_optimization") value = zero::upgrade_zero_section(value, resolver);
+  }
+  const Value* optimizer = find_section(root, "optimizer", resolver);
+  const Value* scheduler = find_section(root, "scheduler", resolver);
+  resolver.resolve(engine_section(), &root, &options, "");
+  options.optimizer = optim::resolve_optimizer(resolver, optimizer);
+  options.scheduler = optim::resolve_scheduler(resolver, scheduler, options.optimizer);
+  resolve_data_parallel_size(root, context, resolver);
+  zero::check_offload(options.zero, context.cpu_device, resolver, root.find("zero_optimization"));
+  check_precision(options);
+  check_reduction(options);
+  resolve_batch_sizes(options, context, resolver);
+  derive_types(options, context, result.table);
+  derive_own_options(options, result.table);
+  options.validate();
+  result.warnings = resolver.warnings();
+  return result;
+}
+
+}  // namespace hydrofoil::engine
