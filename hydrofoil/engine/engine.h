@@ -42,6 +42,7 @@ class Engine {
 
   [[nodiscard]] const EngineOptions& options() const { return options_; }
   [[nodiscard]] zero::Runtime& runtime() { return *runtime_; }
+  [[nodiscard]] std::optional<optim::OptimizerKind> native_optimizer() const { return native_optimizer_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
   void load_counters(const Counters& counters);

@@ -89,9 +89,9 @@ void Runtime::build_unit(size_t u) {
     for (size_t i = 0; i < group->slots().size(); ++i) {
       auto& info = parameters_[group->slots()[i].index];
       if (info.initial_shard != nullptr) {
-        info.initial_shard->start_gather(gather_group_, {info.name, op_signature(OpKind::kAccess, group->slots()[i].index)});
-        info.initial_shard->finish_gather();
+        info.initial_shard->gather();
         group->adopt(i, values_in_memory_order(info.parameter));
+        info.initial_shard->retire();
         info.initial_shard.reset();
         continue;
       }
@@ -157,6 +157,13 @@ void Runtime::notice_backward() {
     backward_noticed_ = false;
     reducer_->end_round();
     gatherer_->end_backward();
+  });
+}
+
+void Runtime::watch_loss(const at::Tensor& loss) {
+  if (!loss.requires_grad() || loss.is_leaf()) return;
+  watch_gradient(loss, [this, alive = std::weak_ptr<int>(alive_)] {
+    if (!alive.expired()) notice_backward();
   });
 }
 
@@ -334,6 +341,23 @@ void Runtime::scatter(int64_t parameter, const OwnedTensor& select, const at::Te
   select(unit, place.bucket)
       .narrow(0, part.begin - group.owned().begin, part.numel())
       .copy_(ordered.as_strided({slot.numel}, {1}, 0).narrow(0, part.begin - slot.offset, part.numel()));
+}
+
+std::optional<at::Tensor> Runtime::reduced_gradient(int64_t parameter) {
+  const Place& place = places_.at(parameter);
+  if (place.bucket < 0) return std::nullopt;
+  if (units_[place.unit]->buckets[place.bucket]->state() != GradientBucket::State::kReduced) return std::nullopt;
+  return assemble(parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->owned_gradient(); });
+}
+
+void Runtime::set_master(int64_t parameter, const at::Tensor& value) {
+  const at::NoGradGuard no_grad;
+  scatter(parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); }, value);
+  const Place& place = places_.at(parameter);
+  FlatGroup& group = *units_[place.unit]->groups[place.group];
+  if (group.has_master_copy()) group.owned_model().copy_(group.owned_master());
+  if (!group.sharded()) group.slots()[place.slot].parameter.detach().copy_(value);
+  group.note_versions();
 }
 
 bool Runtime::requires_grad_changed() const {

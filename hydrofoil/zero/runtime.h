@@ -14,6 +14,7 @@
 #include "hydrofoil/memory/arena.h"
 #include "hydrofoil/optim/optimizer.h"
 #include "hydrofoil/zero/gradient_reducer.h"
+#include "hydrofoil/zero/initial_shard.h"
 #include "hydrofoil/zero/parameter_gatherer.h"
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
@@ -24,7 +25,7 @@ struct RuntimeParameter {
   std::string name;
   at::Tensor parameter;
   int optimizer_group = 0;
-  std::shared_ptr<FlatGroup> initial_shard;  // of zero.Init: the parameter is sharded already; else null
+  std::shared_ptr<InitialShard> initial_shard;  // of zero.Init: the parameter is sharded already; else null
 };
 
 struct RuntimeOptions {
@@ -69,6 +70,8 @@ class Runtime {
   std::shared_ptr<Invocation> enter(int scope);
   // Makes sure that the end of the running backward is noticed. Called in every backward.
   void notice_backward();
+  // Notices the backward of this loss from its very start. Idempotent in effect.
+  void watch_loss(const at::Tensor& loss);
   // Drops what a backward that ended with an exception left behind.
   void recover();
 
@@ -100,6 +103,11 @@ class Runtime {
   [[nodiscard]] at::Tensor assemble(int64_t parameter, const OwnedTensor& select);
   // The other way: writes a full value into the owned slice of every rank.
   void scatter(int64_t parameter, const OwnedTensor& select, const at::Tensor& value);
+
+  // Full reduced gradient in fp32, as reduced; nullopt where this window has not reduced it. Collective.
+  [[nodiscard]] std::optional<at::Tensor> reduced_gradient(int64_t parameter);
+  // Sets a parameter's full value on every rank: master, model copy and, where it is not sharded, the parameter itself.
+  void set_master(int64_t parameter, const at::Tensor& value);
 
   // Returns hooks and memory. `gather`: sharded parameters become ordinary again (collective), else they stay released.
   void destroy(bool gather);

@@ -12,6 +12,7 @@ namespace py = pybind11;
 void bind_errors(py::module_& module);
 void bind_comm(py::module_& module);
 void bind_config(py::module_& module);
+void bind_checkpoint(py::module_& module);
 void bind_optim(py::module_& module);
 void bind_runtime(py::module_& module);
 void bind_engine(py::module_& module);

@@ -1,0 +1,50 @@
+# The two commands: `make train` and `make test`. Both do all the set-up first; see README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NPROC ?= 2
+DATA ?=
+ARGS ?=
+TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
+
+.PHONY: help train test test-all setup setup-test asan tsan lint clean
+
+help:
+	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
+	@echo "make test                                                       set up, run every test but the slow ones"
+	@echo "make test-all                                                   the slow ones too"
+	@echo "make asan | make tsan                                           C++ tests under the sanitizers"
+	@echo "make setup                                                      only build and install into .venv/"
+
+setup:
+	@tools/setup.sh runtime
+
+setup-test:
+	@tools/setup.sh test
+
+train: setup
+	$(BIN)/hydrofoil run --nproc $(NPROC) examples/python/language_model/train.py $(TRAIN_DATA) $(ARGS)
+
+test: setup-test
+	ctest --test-dir build/release --output-on-failure -LE slow -j 2
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup-test
+	ctest --test-dir build/release --output-on-failure -j 2
+	$(BIN)/python -m pytest
+
+# One OpenMP thread: libgomp is not instrumented. libtorch keeps memory of its own until exit: leaks are not its report.
+asan: setup-test
+	cmake --preset asan >/dev/null && cmake --build --preset asan
+	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 ctest --preset asan -LE slow -j 2
+
+tsan: setup-test
+	cmake --preset tsan >/dev/null && cmake --build --preset tsan --target test_base test_memory test_storage test_comm
+	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp OMP_NUM_THREADS=1 ctest --preset tsan -R '^test_(base|mesh|memory|storage|comm)\.' -j 2
+
+lint:
+	$(PYTHON) tools/check_layers.py
+	git ls-files '*.cpp' '*.h' | xargs clang-format-14 --dry-run -Werror
+
+clean:
+	rm -rf build

@@ -1,0 +1,89 @@
+"""Describes a torch.nn module tree to the engine, and installs what the engine wraps."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+import torch
+
+from hydrofoil import _C
+
+__all__ = ["Wrapping", "describe", "cast_buffers"]
+
+_LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
+
+
+def describe(model: torch.nn.Module, keep_whole: Iterable[str]) -> tuple[
+        list[torch.nn.Module], list[_C.ModuleNode], list[str], list[torch.nn.Parameter]]:
+    """Modules in tree order, their descriptions, and the parameters (each once) with their first names."""
+    kept = set(keep_whole)
+    names: list[str] = []
+    parameters: list[torch.nn.Parameter] = []
+    index: dict[int, int] = {}
+    modules: list[torch.nn.Module] = []
+    nodes: list[_C.ModuleNode] = []
+    position: dict[int, int] = {}
+
+    def visit(module: torch.nn.Module, path: str, parent: int) -> None:
+        if id(module) in position:
+            return
+        here = position[id(module)] = len(modules)
+        own = []
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in index:
+                index[id(parameter)] = len(parameters)
+                parameters.append(parameter)
+                names.append(f"{path}.{name}" if path else name)
+            own.append(index[id(parameter)])
+        whole = path in kept or getattr(module, "_z3_leaf", False)
+        kept.discard(path)
+        modules.append(module)
+        nodes.append(_C.ModuleNode(path, type(module).__qualname__, parent, isinstance(module, _LISTS), whole, own))
+        for name, child in module._modules.items():
+            if child is not None:
+                visit(child, f"{path}.{name}" if path else name, here)
+
+    visit(model, "", -1)
+    if kept:
+        raise ValueError(f"unit names that the model does not have: {sorted(kept)}; names are those of model.named_modules()")
+    return modules, nodes, names, parameters
+
+
+def cast_buffers(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Floating-point buffers to the model dtype, as DeepSpeed's module.half() does."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_floating_point():
+                module._buffers[name] = buffer.to(dtype)
+
+
+class Wrapping:
+    """The forwards and _parameters that were replaced; remove() puts everything back."""
+
+    def __init__(self, core: _C.Engine, modules: list[torch.nn.Module]) -> None:
+        self._forwards: list[tuple[torch.nn.Module, Any]] = []
+        self._dicts: list[torch.nn.Module] = []
+        for number, scope in enumerate(core.scopes):
+            # Without sharded parameters only the root's call matters: it tells when a backward begins.
+            if core.shards_parameters or scope.module == 0:
+                module = modules[scope.module]
+                self._forwards.append((module, module.__dict__.get("forward")))
+                module.forward = core.boundary(number, module.forward)
+        if core.shards_parameters:
+            for module in modules:
+                if module._parameters:
+                    module.__dict__["_parameters"] = core.parameter_dict(module._parameters)
+                    self._dicts.append(module)
+
+    def remove(self) -> None:
+        for module, own in self._forwards:
+            if own is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = own
+        for module in self._dicts:
+            module.__dict__["_parameters"] = dict(module._parameters)
+        self._forwards.clear()
+        self._dicts.clear()

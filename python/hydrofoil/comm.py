@@ -1,0 +1,95 @@
+"""`deepspeed.comm`: torch.distributed under DeepSpeed's names, and the engine's own channels."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from datetime import timedelta
+from typing import Any, Optional
+
+import torch
+import torch.distributed as _dist
+from torch.distributed import *  # noqa: F401,F403  (the collectives, under the names that scripts use)
+from torch.distributed import ReduceOp, all_gather_into_tensor, get_rank, get_world_size, new_group, reduce_scatter_tensor  # noqa: F401
+
+from hydrofoil import _C
+
+__all__ = ["engine_groups", "get_local_rank", "init_distributed", "is_initialized"]
+
+_channel_counter = itertools.count()
+
+
+def is_initialized() -> bool:
+    return _dist.is_available() and _dist.is_initialized()
+
+
+def get_local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _discover_mpi() -> None:
+    """Sets torchrun's variables from those of mpirun (OpenMPI, MPICH, MVAPICH, SLURM's PMI)."""
+    for rank, size, local in (
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+        ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
+    ):
+        if rank in os.environ and "RANK" not in os.environ:
+            os.environ["RANK"] = os.environ[rank]
+            os.environ["WORLD_SIZE"] = os.environ[size]
+            os.environ["LOCAL_RANK"] = os.environ.get(local, os.environ[rank])
+
+
+def init_distributed(
+    dist_backend: Optional[str] = None,
+    auto_mpi_discovery: bool = True,
+    distributed_port: int = 29500,
+    verbose: bool = True,
+    timeout: Optional[timedelta] = None,
+    init_method: Optional[str] = None,
+    dist_init_required: Optional[bool] = None,
+    config: Any = None,
+    rank: int = -1,
+    world_size: int = -1,
+) -> None:
+    """Starts torch.distributed unless it runs already: gloo on a CPU machine, nccl beside it where there is CUDA.
+
+    Rank and world size come from RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (torchrun, ``hydrofoil run``) or from mpirun's
+    variables; a process started plainly is a world of one.
+    """
+    if is_initialized() or dist_init_required is False:
+        return
+    if auto_mpi_discovery:
+        _discover_mpi()
+    env = os.environ
+    env.setdefault("RANK", str(max(rank, 0)))
+    env.setdefault("WORLD_SIZE", str(max(world_size, 1)))
+    env.setdefault("LOCAL_RANK", env["RANK"])
+    env.setdefault("MASTER_ADDR", "127.0.0.1")
+    if "MASTER_PORT" not in env:
+        # A world of one meets nobody: any free port will do, so that several plain runs do not collide.
+        env["MASTER_PORT"] = "0" if env["WORLD_SIZE"] == "1" else str(distributed_port)
+    if dist_backend is None:
+        dist_backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if timeout is None:
+        timeout = timedelta(minutes=float(env.get("DEEPSPEED_TIMEOUT", "10")))
+    _dist.init_process_group(
+        dist_backend,
+        timeout=timeout,
+        init_method=init_method,
+        rank=int(env["RANK"]) if rank < 0 else rank,
+        world_size=int(env["WORLD_SIZE"]) if world_size < 0 else world_size,
+    )
+
+
+def engine_groups(backend: str, timeout_s: float) -> list[_C.Group]:
+    """The two channels of one engine over all ranks (gathers; reductions)."""
+    if not is_initialized() or _dist.get_world_size() == 1:
+        return _C.single_rank_groups()
+    number = next(_channel_counter)
+    names = []
+    for channel in range(2):
+        group = _dist.new_group(timeout=timedelta(seconds=timeout_s + 30.0), group_desc=f"hydrofoil_{number}_{channel}")
+        names.append(group.group_name)
+    store = _dist.PrefixStore(f"hydrofoil/{number}", _dist.distributed_c10d._get_default_store())
+    return _C.connect(_dist.get_rank(), _dist.get_world_size(), store, names, backend, timeout_s)

@@ -1,0 +1,313 @@
+"""The training engine as Python sees it: names and torch objects around the C++ engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Callable, Iterator, Optional
+
+import torch
+
+from hydrofoil import _C, _modules, comm, lr_schedules, utils
+from hydrofoil.dataloader import DataLoader
+from hydrofoil.optimizer import ZeroOptimizer, parameter_groups
+
+__all__ = ["DeepSpeedEngine", "Engine"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine(torch.nn.Module):
+    """A model under ZeRO. Call it as the model, then backward(loss) and step(). Made by `hydrofoil.initialize`."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        options: _C.EngineOptions,
+        optimizer: Any,
+        model_parameters: Any,
+        training_data: Any,
+        lr_scheduler: Any,
+        collate_fn: Optional[Callable[..., Any]],
+        config: Any,
+    ) -> None:
+        super().__init__()
+        self.module = model
+        self.options = options
+        self.config = self._config = config
+        self.global_rank = comm.get_rank()
+        self.world_size = self.dp_world_size = comm.get_world_size()
+        self.mp_world_size = 1
+        self.local_rank = comm.get_local_rank()
+        self.client_optimizer = optimizer
+        self.client_lr_scheduler = lr_scheduler
+        self._dtype = _DTYPES[options.model_dtype]
+        if self._dtype != torch.float32:
+            _modules.cast_buffers(model, self._dtype)
+        self._build(optimizer, model_parameters)
+        self.device = self._parameters_list[0].device
+        self.lr_scheduler = self._make_scheduler(lr_scheduler)
+        self.training_dataloader = None
+        if training_data is not None:
+            self.training_dataloader = self.deepspeed_io(training_data, collate_fn=collate_fn)
+        self._step_applied = False
+        if options.dump_state and self.global_rank == 0:
+            utils.logger.info("resolved config:\n%s", self.explain())
+
+    # -- construction --------------------------------------------------------------------------------------------------
+    def _build(self, optimizer: Any, model_parameters: Any) -> None:
+        options = self.options
+        modules, nodes, names, parameters = _modules.describe(self.module, options.unit_names)
+        self._parameters_list = parameters
+        self.param_names = dict(zip(parameters, names))
+        kind: Optional[_C.OptimizerKind] = None
+        client = None
+        defaults: dict[str, Any] = {"lr": 1e-3}
+        if optimizer is not None:
+            client = optimizer(parameter_groups(model_parameters, self.module)) if _is_factory(optimizer) else optimizer
+            groups = [dict(group) for group in client.param_groups]
+        else:
+            groups = parameter_groups(model_parameters, self.module)
+            if options.optimizer.native:
+                params = options.optimizer.params
+                kind = _C.parse_optimizer_kind(options.optimizer.type, params.adam_w_mode)
+                defaults = {
+                    "lr": params.lr, "betas": tuple(params.betas), "eps": params.eps, "weight_decay": params.weight_decay,
+                    "momentum": params.momentum, "dampening": params.dampening, "nesterov": params.nesterov,
+                    "bias_correction": params.bias_correction,
+                }
+            elif options.optimizer.type:
+                factory = getattr(torch.optim, options.optimizer.type)
+                client = factory(groups, **json.loads(options.optimizer.params_json))
+                groups = [dict(group) for group in client.param_groups]
+        group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+        unknown = [p for group in groups for p in group["params"] if p not in self.param_names]
+        if unknown:
+            raise ValueError(f"initialize: {len(unknown)} parameters of the optimizer are not parameters of the model")
+        table = []
+        for name, parameter in zip(names, parameters):
+            if parameter.requires_grad and id(parameter) not in group_of and (client is not None or kind is not None):
+                utils.logger.warning("parameter %s is trainable but in no optimizer group: it is frozen", name)
+                parameter.requires_grad_(False)
+            shard = parameter.__dict__.pop("_hydrofoil_initial_shard", None)
+            table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), 0), shard))
+        self.gather_group, self.reduce_group = comm.engine_groups(options.comm_backend, options.collective_timeout_s)
+        core_kind = kind if client is None else None
+        self.core = _C.Engine(options, table, nodes, self.gather_group, self.reduce_group, core_kind)
+        for parameter in parameters:
+            parameter._hydrofoil_engine = self.core
+        self._wrapping = _modules.Wrapping(self.core, modules)
+        self.optimizer: Any = None
+        if client is not None or kind is not None:
+            self.optimizer = ZeroOptimizer(self, kind, groups, defaults, client)
+        self.basic_optimizer = client if client is not None else self.optimizer
+
+    def _make_scheduler(self, lr_scheduler: Any) -> Any:
+        if lr_scheduler is not None:
+            return lr_scheduler(self.optimizer) if _is_factory(lr_scheduler) else lr_scheduler
+        scheduler = self.options.scheduler
+        if not scheduler.type:
+            return None
+        if self.optimizer is None:
+            raise ValueError("scheduler: a schedule needs an optimizer (config 'optimizer' or initialize(optimizer=...))")
+        params = json.loads(scheduler.params_json)
+        if scheduler.native:
+            return lr_schedules.SCHEDULES[scheduler.type](self.optimizer, **params)
+        return getattr(torch.optim.lr_scheduler, scheduler.type)(self.optimizer, **params)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        if self.options.fp16_auto_cast:
+            inputs, kwargs = utils.cast_floating((inputs, kwargs), torch.float16)
+        if self.options.autocast_enabled:
+            dtype = _DTYPES[self.options.autocast_dtype or "bf16"]
+            with torch.autocast(self.device.type, dtype=dtype):
+                return self.module(*inputs, **kwargs)
+        return self.module(*inputs, **kwargs)
+
+    def backward(self, loss: torch.Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True, **kwargs: Any) -> torch.Tensor:
+        """Runs the backward of this micro step; returns loss / gradient_accumulation_steps, as DeepSpeed does."""
+        if self.optimizer is None:
+            raise ValueError("backward: this engine has no optimizer; it can only run forward")
+        factor = self.core.begin_backward(scale_wrt_gas)
+        scaled = loss if factor == 1.0 else loss.float() * factor
+        self.core.watch_loss(scaled)
+        scaled.backward(retain_graph=retain_graph, **kwargs)
+        return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss times the loss scale, for a plain loss.backward()."""
+        return loss * self.core.begin_backward(True)
+
+    def step(self, lr_kwargs: Optional[dict[str, Any]] = None) -> None:
+        """Ends a micro step; at an accumulation boundary clips, updates the parameters and steps the schedule."""
+        if self.optimizer is None:
+            raise ValueError("step: this engine has no optimizer")
+        if self.core.begin_step():
+            self.optimizer._update()
+        result = self.core.finish_step()
+        self._step_applied = result.applied
+        if result.applied and self.lr_scheduler is not None:
+            self.lr_scheduler.step(**(lr_kwargs or {}))
+        every = self.options.steps_per_print
+        if result.boundary and every and self.global_rank == 0 and self.global_steps % every == 0:
+            utils.logger.info("step %d, skipped %d, lr %s, grad norm %.4g", self.global_steps, self.skipped_steps, self.get_lr(),
+                              result.grad_norm)
+
+    def was_step_applied(self) -> bool:
+        return self._step_applied
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of this accumulation window."""
+        self.core.zero_grad()
+
+    def is_gradient_accumulation_boundary(self) -> bool:
+        return self.core.is_boundary()
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        self.core.set_boundary(is_boundary)
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Backward passes inside do not reduce; stages 0 and 1 only."""
+        self.core.set_no_sync(True)
+        try:
+            yield
+        finally:
+            self.core.set_no_sync(False)
+
+    # -- what scripts read ---------------------------------------------------------------------------------------------
+    @property
+    def global_steps(self) -> int:
+        return self.core.counters.global_steps
+
+    @property
+    def micro_steps(self) -> int:
+        return self.core.counters.micro_steps
+
+    @property
+    def global_samples(self) -> int:
+        return self.core.counters.global_samples
+
+    @property
+    def skipped_steps(self) -> int:
+        return self.core.counters.skipped_steps
+
+    @property
+    def loss_scale(self) -> float:
+        return self.core.loss_scale
+
+    cur_scale = loss_scale
+
+    def get_global_grad_norm(self) -> Optional[float]:
+        return self.core.grad_norm
+
+    def get_lr(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def get_mom(self) -> list[Any]:
+        return [group.get("betas", group.get("momentum")) for group in self.optimizer.param_groups]
+
+    def train_batch_size(self) -> int:
+        return self.options.train_batch_size
+
+    def train_micro_batch_size_per_gpu(self) -> int:
+        return self.options.train_micro_batch_size_per_gpu
+
+    def gradient_accumulation_steps(self) -> int:
+        return self.options.gradient_accumulation_steps
+
+    def get_batch_info(self) -> tuple[int, int, int]:
+        return self.train_batch_size(), self.train_micro_batch_size_per_gpu(), self.gradient_accumulation_steps()
+
+    def gradient_clipping(self) -> float:
+        return self.options.gradient_clipping
+
+    def zero_optimization_stage(self) -> int:
+        return self.options.zero_stage
+
+    def zero_optimization(self) -> bool:
+        return self.options.zero_stage > 0
+
+    def fp16_enabled(self) -> bool:
+        return self.options.fp16_enabled
+
+    def bfloat16_enabled(self) -> bool:
+        return self.options.bf16_enabled
+
+    def memory_report(self) -> _C.MemoryReport:
+        """Bytes that this rank keeps, by kind of state."""
+        return self.core.memory_report()
+
+    def explain(self) -> str:
+        """Every resolved value of the config and why it has it."""
+        from hydrofoil.initialize import config_text
+
+        return _C.explain_config(config_text(self.config), self.world_size, self.device.type == "cpu")
+
+    def deepspeed_io(self, dataset: Any, batch_size: Optional[int] = None, route: str = "train", pin_memory: bool = True,
+                     data_sampler: Any = None, collate_fn: Optional[Callable[..., Any]] = None,
+                     num_local_io_workers: Optional[int] = None) -> DataLoader:
+        return DataLoader(
+            dataset, batch_size or self.train_micro_batch_size_per_gpu(), rank=self.global_rank, world_size=self.world_size,
+            shuffle=route == "train", sampler=data_sampler, collate_fn=collate_fn, num_workers=num_local_io_workers or 0,
+            drop_last=self.options.dataloader_drop_last)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            module = self.__dict__.get("_modules", {}).get("module")
+            if module is not None and hasattr(module, name):
+                return getattr(module, name)
+            raise
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+    def module_state_dict(self, exclude_frozen_parameters: bool = False) -> dict[str, Any]:
+        """Full state dict of the model on every rank; sharded parameters are gathered (collective)."""
+        from hydrofoil.zero import GatheredParameters
+
+        frozen = {n for n, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        with GatheredParameters(list(self.module.parameters())):
+            state = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        return {n: v for n, v in state.items() if not (exclude_frozen_parameters and n in frozen)}
+
+    def load_module_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> Any:
+        """Loads full values on every rank; the fp32 masters follow (collective)."""
+        from hydrofoil.zero import GatheredParameters
+
+        with GatheredParameters(list(self.module.parameters()), modifier_rank=0):
+            result = self.module.load_state_dict(checkpoint, strict=strict)
+        return result
+
+    def save_checkpoint(self, save_dir: str | os.PathLike[str], tag: Optional[str] = None, client_state: Optional[dict[str, Any]] = None,
+                        save_latest: bool = True, exclude_frozen_parameters: bool = False) -> bool:
+        """Writes <save_dir>/<tag> (default global_step<N>): one safetensors file a rank and a JSON manifest; collective."""
+        from hydrofoil import checkpoint
+
+        return checkpoint.save(self, os.fspath(save_dir), tag, client_state or {}, save_latest, exclude_frozen_parameters)
+
+    def load_checkpoint(self, load_dir: str | os.PathLike[str], tag: Optional[str] = None, load_module_strict: bool = True,
+                        load_optimizer_states: bool = True, load_lr_scheduler_states: bool = True, load_module_only: bool = False,
+                        custom_load_fn: Any = None) -> tuple[Optional[str], dict[str, Any]]:
+        """Restores what save_checkpoint wrote; returns (path, client_state). Collective."""
+        from hydrofoil import checkpoint
+
+        return checkpoint.load(self, os.fspath(load_dir), tag, load_module_strict, load_optimizer_states and not load_module_only,
+                               load_lr_scheduler_states and not load_module_only)
+
+    def destroy(self, gather: bool = False) -> None:
+        """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective)."""
+        self._wrapping.remove()
+        self.core.destroy(gather)
+        for parameter in self._parameters_list:
+            parameter.__dict__.pop("_hydrofoil_engine", None)
+        self._parameters_list = []
+
+
+def _is_factory(value: Any) -> bool:
+    return callable(value) and not hasattr(value, "step")
+
+
+DeepSpeedEngine = Engine

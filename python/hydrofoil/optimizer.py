@@ -1,0 +1,172 @@
+"""The optimizer that `initialize` returns: hyperparameters for the C++ engine, behind torch.optim's interface."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Iterable, Optional
+
+import torch
+
+from hydrofoil import _C
+
+if TYPE_CHECKING:
+    from hydrofoil.engine import Engine
+
+__all__ = ["ZeroOptimizer", "parameter_groups"]
+
+
+def parameter_groups(model_parameters: Optional[Iterable[Any]], model: torch.nn.Module) -> list[dict[str, Any]]:
+    """torch.optim's groups from a list of parameters, of (name, parameter) pairs, or of group dicts."""
+    entries = list(model_parameters) if model_parameters is not None else [p for p in model.parameters() if p.requires_grad]
+    if not entries:
+        entries = [p for p in model.parameters() if p.requires_grad]
+    if entries and isinstance(entries[0], dict):
+        groups = [dict(group) for group in entries]
+    else:
+        groups = [{"params": entries}]
+    for group in groups:
+        params = group["params"]
+        params = [params] if isinstance(params, torch.Tensor) else list(params)
+        group["params"] = [p[1] if isinstance(p, tuple) else p for p in params]
+    return groups
+
+
+class ZeroOptimizer(torch.optim.Optimizer):
+    """Steps the engine's shards. `param_groups` are the source of lr, betas, weight decay, ... and may be changed at any time.
+
+    With `client`, a torch.optim optimizer (or one with its interface) is run on this rank's fp32 shards instead of the fused
+    kernels; its groups then are `param_groups`.
+    """
+
+    def __init__(self, engine: "Engine", kind: Optional[_C.OptimizerKind], groups: list[dict[str, Any]],
+                 defaults: dict[str, Any], client: Any = None) -> None:
+        self._engine = engine
+        self._kind = kind
+        self.optimizer = client if client is not None else self
+        self._client = client
+        self._client_groups: list[list[torch.nn.Parameter]] = []
+        super().__init__(groups, defaults)
+        if client is not None:
+            self.param_groups = client.param_groups  # one list: schedulers of the user's hold the client's dicts
+
+    # -- hyperparameters -----------------------------------------------------------------------------------------------
+    def _hyperparameters(self) -> list[_C.Hyperparameters]:
+        result = []
+        for group in self.param_groups:
+            values = _C.Hyperparameters()
+            values.lr = float(group["lr"])
+            if "betas" in group:
+                values.beta1, values.beta2 = (float(beta) for beta in group["betas"])
+            for name in ("eps", "weight_decay", "momentum", "dampening"):
+                if name in group:
+                    setattr(values, name, float(group[name]))
+            for name in ("nesterov", "bias_correction"):
+                if name in group:
+                    setattr(values, name, bool(group[name]))
+            result.append(values)
+        return result
+
+    # -- stepping ------------------------------------------------------------------------------------------------------
+    def _bind_client(self) -> None:
+        """Points the client's groups at this rank's shards; its state, keyed by parameter, stays with them."""
+        shards = self._engine.core.client_shards()
+        key = [(s.group, s.value.data_ptr(), s.value.numel()) for s in shards]
+        if getattr(self, "_client_key", None) == key:
+            return
+        self._client_key = key
+        self._client_groups = [[] for _ in self._client.param_groups]
+        for shard in shards:
+            self._client_groups[shard.group].append(torch.nn.Parameter(shard.value, requires_grad=True))
+        self._client.state.clear()
+        for group, params in zip(self._client.param_groups, self._client_groups):
+            group["params"] = params
+
+    def _update(self) -> None:
+        core = self._engine.core
+        if self._client is None:
+            core.update_native(self._hyperparameters())
+            return
+        self._bind_client()
+        position = [0] * len(self._client_groups)
+        for shard in core.begin_client_update():
+            self._client_groups[shard.group][position[shard.group]].grad = shard.gradient
+            position[shard.group] += 1
+        self._client.step()
+        for params in self._client_groups:
+            for param in params:
+                param.grad = None
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Use engine.step(); calling this does the same without the learning rate schedule."""
+        if closure is not None:
+            raise ValueError("step: closures are not supported; call engine.backward and engine.step")
+        core = self._engine.core
+        if core.begin_step():
+            self._update()
+        core.finish_step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of this accumulation window, whatever `set_to_none` says."""
+        self._engine.core.zero_grad()
+
+    def backward(self, loss: torch.Tensor, retain_graph: bool = False) -> None:
+        self._engine.backward(loss, retain_graph=retain_graph)
+
+    # -- what scripts read ---------------------------------------------------------------------------------------------
+    @property
+    def loss_scale(self) -> float:
+        return self._engine.core.loss_scale
+
+    cur_scale = loss_scale
+
+    @property
+    def overflow(self) -> bool:
+        return self._engine.core.overflow
+
+    @property
+    def dynamic_loss_scale(self) -> bool:
+        return self._engine.core.dynamic_loss_scale
+
+    @property
+    def _global_grad_norm(self) -> Optional[float]:
+        return self._engine.core.grad_norm
+
+    @property
+    def clip_grad(self) -> float:
+        return self._engine.options.gradient_clipping
+
+    def override_loss_scale(self, loss_scale: float) -> None:
+        self._engine.core.loss_scale = loss_scale
+
+    def refresh_fp32_params(self) -> None:
+        """Reads the parameters into the fp32 masters again; needed after writes through `.data`."""
+        self._engine.core.refresh_masters()
+
+    def get_lr(self) -> list[float]:
+        return [group["lr"] for group in self.param_groups]
+
+    def set_lr(self, lr: float) -> None:
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    def hyperparameter_json(self) -> str:
+        """Groups without their parameters, as a checkpoint keeps them."""
+        groups = self._client.param_groups if self._client is not None else self.param_groups
+        kept = [{k: v for k, v in group.items() if k != "params" and _is_json(v)} for group in groups]
+        return json.dumps(kept)
+
+    def load_hyperparameter_json(self, text: str) -> None:
+        groups = self._client.param_groups if self._client is not None else self.param_groups
+        saved = json.loads(text)
+        if len(saved) != len(groups):
+            raise ValueError(f"load_checkpoint: got {len(saved)} parameter groups in the checkpoint, the optimizer has {len(groups)}")
+        for group, values in zip(groups, saved):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

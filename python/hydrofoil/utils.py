@@ -1,0 +1,103 @@
+"""`deepspeed.utils`: logging, and access to full fp32 values, gradients and optimizer states of sharded parameters."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Optional
+
+import torch
+
+from hydrofoil import _C
+from hydrofoil.dataloader import RepeatingLoader
+
+__all__ = [
+    "RepeatingLoader", "cast_floating", "log_dist", "logger", "safe_get_full_fp32_param", "safe_get_full_grad",
+    "safe_get_full_optimizer_state", "safe_set_full_fp32_param", "safe_set_full_grad", "safe_set_full_optimizer_state",
+    "set_z3_leaf_modules",
+]
+
+logger = logging.getLogger("hydrofoil")
+if not logger.handlers:
+    _handler = logging.StreamHandler(sys.stderr)
+    _handler.setFormatter(logging.Formatter("[hydrofoil] %(levelname)s: %(message)s"))
+    logger.addHandler(_handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def log_dist(message: str, ranks: Optional[list[int]] = None, level: int = logging.INFO) -> None:
+    """Logs on the given ranks ([-1]: all; none given: rank 0)."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    if rank in (ranks or [0]) or ranks == [-1]:
+        logger.log(level, "[rank %d] %s", rank, message)
+
+
+def cast_floating(value: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors in tuples, lists and dicts, cast."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(cast_floating(item, dtype) for item in value)
+    if isinstance(value, dict):
+        return {key: cast_floating(item, dtype) for key, item in value.items()}
+    return value
+
+
+def _place(param: torch.Tensor) -> tuple[_C.Engine, int]:
+    core = getattr(param, "_hydrofoil_engine", None)
+    if core is None:
+        raise ValueError("the tensor is no parameter of a Hydrofoil engine")
+    return core, core.find_parameter(param)
+
+
+def _state_index(param: torch.Tensor, key: str) -> int:
+    for names in (["exp_avg", "exp_avg_sq"], ["momentum_buffer"], ["sum"]):
+        if key in names:
+            return names.index(key)
+    raise ValueError(f"unknown optimizer state {key!r}; known are exp_avg, exp_avg_sq, momentum_buffer, sum")
+
+
+def safe_get_full_fp32_param(param: torch.Tensor) -> torch.Tensor:
+    """Full fp32 master value; collective."""
+    core, index = _place(param)
+    return core.full_master(index)
+
+
+def safe_get_full_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
+    """Full reduced gradient in fp32, loss scale removed; None where this window has not reduced it. Collective."""
+    core, index = _place(param)
+    return core.full_gradient(index)
+
+
+def safe_get_full_optimizer_state(param: torch.Tensor, optim_state_key: str) -> torch.Tensor:
+    """Full fp32 optimizer state by name (exp_avg, exp_avg_sq, momentum_buffer, sum); collective."""
+    core, index = _place(param)
+    return core.full_state(index, _state_index(param, optim_state_key))
+
+
+def safe_set_full_fp32_param(param: torch.Tensor, value: torch.Tensor) -> None:
+    core, index = _place(param)
+    core.set_full_master(index, value)
+
+
+def safe_set_full_grad(param: torch.Tensor, value: torch.Tensor) -> None:
+    core, index = _place(param)
+    core.set_full_gradient(index, value)
+
+
+def safe_set_full_optimizer_state(param: torch.Tensor, value: torch.Tensor, optim_state_key: str) -> None:
+    core, index = _place(param)
+    core.set_full_state(index, _state_index(param, optim_state_key), value)
+
+
+def set_z3_leaf_modules(model: torch.nn.Module, leaf_modules: list[Any], raise_if_not_found: bool = True) -> list[torch.nn.Module]:
+    """Marks modules (by class or class name) whose whole subtree is one unit; call it before initialize."""
+    found = []
+    for module in model.modules():
+        if any(isinstance(module, leaf) if isinstance(leaf, type) else type(module).__name__ == leaf for leaf in leaf_modules):
+            module._z3_leaf = True
+            found.append(module)
+    if not found and raise_if_not_found:
+        raise ValueError(f"no modules of {leaf_modules} found in the model")
+    return found

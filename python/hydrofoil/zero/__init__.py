@@ -1,0 +1,60 @@
+"""`deepspeed.zero`: models built sharded, and access to sharded parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+
+from hydrofoil.zero.init import Init
+
+__all__ = ["GatheredParameters", "Init", "register_external_parameter"]
+
+
+class GatheredParameters:
+    """Makes sharded parameters readable inside; with `modifier_rank`, what that rank writes becomes every rank's value.
+
+    Collective: every rank enters with the same parameters. A write without `modifier_rank` raises ValueError on exit.
+    """
+
+    def __init__(self, params: Any, modifier_rank: Optional[int] = None, fwd_module: Optional[torch.nn.Module] = None,
+                 enabled: bool = True) -> None:
+        self._params: list[torch.Tensor] = []
+        self._modifier_rank = modifier_rank
+        if enabled:
+            items = [params] if isinstance(params, torch.Tensor) else list(params)
+            self._params = list({id(p): p for p in items}.values())
+
+    def __enter__(self) -> "GatheredParameters":
+        self._cores: dict[int, tuple[Any, list[int]]] = {}
+        self._shards = []
+        for param in self._params:
+            core = getattr(param, "_hydrofoil_engine", None)
+            shard = getattr(param, "_hydrofoil_initial_shard", None)
+            if core is not None and core.alive:
+                self._cores.setdefault(id(core), (core, []))[1].append(core.find_parameter(param))
+            elif shard is not None:
+                self._shards.append(shard)
+        for core, indices in self._cores.values():
+            core.enter_access(indices)
+        for shard in self._shards:
+            shard.gather()
+        return self
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        # After an exception only the release is left to do: the ranks may not agree on more.
+        modifier = self._modifier_rank if kind is None else None
+        try:
+            for core, indices in self._cores.values():
+                core.leave_access(indices, modifier)
+            for shard in self._shards:
+                shard.release(modifier)
+        except ValueError:
+            if kind is None:
+                raise
+
+
+def register_external_parameter(module: torch.nn.Module, parameter: torch.nn.Parameter) -> None:
+    """Nothing to do: a parameter of another module that is read in a forward is noticed and gathered by itself."""
+
+

@@ -1,0 +1,59 @@
+#include <pybind11/chrono.h>
+#include <pybind11/stl.h>
+
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include "bindings.h"
+#include "hydrofoil/comm/connect.h"
+#include "hydrofoil/comm/local/local_group.h"
+
+namespace hydrofoil::python {
+
+void bind_comm(py::module_& module) {
+  using comm::Group;
+  py::enum_<comm::ReduceOp>(module, "ReduceOp")
+      .value("SUM", comm::ReduceOp::kSum)
+      .value("AVG", comm::ReduceOp::kAvg)
+      .value("MAX", comm::ReduceOp::kMax);
+  py::class_<comm::Work>(module, "Work")
+      .def("wait", &comm::Work::wait, py::call_guard<py::gil_scoped_release>())
+      .def("done", &comm::Work::done);
+  py::class_<comm::OpInfo>(module, "OpInfo")
+      .def(py::init([](std::string unit, uint64_t signature) { return comm::OpInfo{std::move(unit), signature}; }),
+           py::arg("unit") = "", py::arg("signature") = 0);
+  const auto no_gil = py::call_guard<py::gil_scoped_release>();
+  const auto info = py::arg("info") = comm::OpInfo{};
+  py::class_<Group>(module, "Group")
+      .def_property_readonly("rank", &Group::rank)
+      .def_property_readonly("size", &Group::size)
+      .def_property_readonly("name", &Group::name)
+      .def_property_readonly("backend_name", &Group::backend_name)
+      .def("all_reduce", &Group::all_reduce, py::arg("buffer"), py::arg("op"), info, no_gil)
+      .def("reduce_scatter", &Group::reduce_scatter, py::arg("input"), py::arg("output"), py::arg("op"), info, no_gil)
+      .def("all_gather", &Group::all_gather, py::arg("input"), py::arg("output"), info, no_gil)
+      .def("broadcast", &Group::broadcast, py::arg("buffer"), py::arg("root"), info, no_gil)
+      .def("all_to_all", &Group::all_to_all, py::arg("input"), py::arg("output"), info, no_gil)
+      .def("send", &Group::send, py::arg("buffer"), py::arg("peer"), info, no_gil)
+      .def("recv", &Group::recv, py::arg("buffer"), py::arg("peer"), info, no_gil)
+      .def("barrier", &Group::barrier, info, no_gil);
+  module.def(
+      "connect",
+      [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store, std::vector<std::string> process_groups,
+         std::string backend, double timeout_s) {
+        comm::ConnectOptions options;
+        options.rank = rank;
+        options.size = size;
+        options.store = store;
+        options.process_group_names = std::move(process_groups);
+        options.backend = std::move(backend);
+        options.group.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
+        return comm::connect(options);
+      },
+      py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("process_groups"), py::arg("backend"), py::arg("timeout_s"), no_gil,
+      "Two channels over the ranks: shared memory where all ranks share a host, else the named c10d process groups.");
+  module.def(
+      "single_rank_groups", [] { return std::vector<Group>{comm::make_local_groups(1)[0], comm::make_local_groups(1)[0]}; },
+      "The channels of a world of one rank.");
+}
+
+}  // namespace hydrofoil::python

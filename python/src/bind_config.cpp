@@ -1,0 +1,85 @@
+#include <pybind11/stl.h>
+
+#include "bindings.h"
+#include "hydrofoil/engine/engine_options.h"
+
+namespace hydrofoil::python {
+
+void bind_config(py::module_& module) {
+  using engine::EngineOptions;
+  const auto no_gil = py::call_guard<py::gil_scoped_release>();
+  py::class_<optim::OptimizerParams>(module, "OptimizerParams")
+      .def_readonly("lr", &optim::OptimizerParams::lr)
+      .def_readonly("betas", &optim::OptimizerParams::betas)
+      .def_readonly("eps", &optim::OptimizerParams::eps)
+      .def_readonly("weight_decay", &optim::OptimizerParams::weight_decay)
+      .def_readonly("momentum", &optim::OptimizerParams::momentum)
+      .def_readonly("dampening", &optim::OptimizerParams::dampening)
+      .def_readonly("nesterov", &optim::OptimizerParams::nesterov)
+      .def_readonly("bias_correction", &optim::OptimizerParams::bias_correction)
+      .def_readonly("adam_w_mode", &optim::OptimizerParams::adam_w_mode);
+  py::class_<optim::OptimizerOptions>(module, "OptimizerOptions")
+      .def_readonly("type", &optim::OptimizerOptions::type)
+      .def_readonly("native", &optim::OptimizerOptions::native)
+      .def_readonly("params", &optim::OptimizerOptions::params)
+      .def_readonly("params_json", &optim::OptimizerOptions::params_json);
+  py::class_<optim::SchedulerOptions>(module, "SchedulerOptions")
+      .def_readonly("type", &optim::SchedulerOptions::type)
+      .def_readonly("native", &optim::SchedulerOptions::native)
+      .def_readonly("params_json", &optim::SchedulerOptions::params_json);
+  py::class_<EngineOptions>(module, "EngineOptions")
+      .def_readonly("train_batch_size", &EngineOptions::train_batch_size)
+      .def_readonly("train_micro_batch_size_per_gpu", &EngineOptions::train_micro_batch_size_per_gpu)
+      .def_readonly("gradient_accumulation_steps", &EngineOptions::gradient_accumulation_steps)
+      .def_readonly("gradient_clipping", &EngineOptions::gradient_clipping)
+      .def_readonly("prescale_gradients", &EngineOptions::prescale_gradients)
+      .def_readonly("gradient_predivide_factor", &EngineOptions::gradient_predivide_factor)
+      .def_readonly("steps_per_print", &EngineOptions::steps_per_print)
+      .def_readonly("wall_clock_breakdown", &EngineOptions::wall_clock_breakdown)
+      .def_readonly("dump_state", &EngineOptions::dump_state)
+      .def_readonly("dataloader_drop_last", &EngineOptions::dataloader_drop_last)
+      .def_readonly("optimizer", &EngineOptions::optimizer)
+      .def_readonly("scheduler", &EngineOptions::scheduler)
+      .def_property_readonly("zero_stage", [](const EngineOptions& o) { return o.zero.stage; })
+      .def_property_readonly("fp16_enabled", [](const EngineOptions& o) { return o.fp16.enabled; })
+      .def_property_readonly("fp16_auto_cast", [](const EngineOptions& o) { return o.fp16.auto_cast; })
+      .def_property_readonly("bf16_enabled", [](const EngineOptions& o) { return o.bf16.enabled; })
+      .def_property_readonly("model_dtype", [](const EngineOptions& o) { return std::string(config::dtype_name(o.model_dtype())); })
+      .def_property_readonly("autocast_enabled", [](const EngineOptions& o) { return o.torch_autocast.enabled; })
+      .def_property_readonly("autocast_dtype",
+                             [](const EngineOptions& o) -> std::optional<std::string> {
+                               if (!o.torch_autocast.dtype) return std::nullopt;
+                               return std::string(config::dtype_name(*o.torch_autocast.dtype));
+                             })
+      .def_property_readonly("unit_names", [](const EngineOptions& o) {
+        auto names = o.hydrofoil.unit_names;
+        names.insert(names.end(), o.zero.leaf_module.names.begin(), o.zero.leaf_module.names.end());
+        return names;
+      })
+      .def_property_readonly("collective_timeout_s", [](const EngineOptions& o) { return o.hydrofoil.collective_timeout_s; })
+      .def_property_readonly("comm_backend", [](const EngineOptions& o) {
+        switch (o.hydrofoil.backend) {
+          case engine::CommBackend::kShm:
+            return "shm";
+          case engine::CommBackend::kC10d:
+            return "c10d";
+          default:
+            return "auto";
+        }
+      });
+  module.def(
+      "resolve_config",
+      [](const std::string& text_or_path, int world_size, bool cpu_device) {
+        return engine::resolve_engine_options(text_or_path, {world_size, cpu_device}).options;
+      },
+      py::arg("text_or_path"), py::arg("world_size"), py::arg("cpu_device"), no_gil,
+      "Resolves JSON text, the path of a file, or base64 of JSON text for `world_size` ranks. Raises ValueError.");
+  module.def(
+      "explain_config",
+      [](const std::string& text_or_path, int world_size, bool cpu_device) {
+        return engine::explain_config(text_or_path, {world_size, cpu_device});
+      },
+      py::arg("text_or_path"), py::arg("world_size"), py::arg("cpu_device"), no_gil);
+}
+
+}  // namespace hydrofoil::python

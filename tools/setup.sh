@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# tools/setup.sh runtime|test: everything a fresh machine lacks to train, or to test as well. Idempotent; skips what is
+# there, says what it does, and names what is missing where it may not install it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+purpose=${1:-runtime}
+torch_version=${HYDROFOIL_TORCH:-2.13.0}
+python=${PYTHON:-python3}
+say() { printf '[setup] %s\n' "$*"; }
+fail() { printf '[setup] error: %s\n' "$*" >&2; exit 1; }
+
+# -- system packages ---------------------------------------------------------------------------------------------------
+packages=(g++ cmake ninja-build ccache nlohmann-json3-dev libcli11-dev libxxhash-dev)
+[ "$purpose" = test ] && packages+=(libgtest-dev util-linux)
+present() {
+  case $1 in
+    g++) command -v g++ ;; cmake) command -v cmake ;; ninja-build) command -v ninja ;; ccache) command -v ccache ;;
+    nlohmann-json3-dev) ls /usr/include/nlohmann/json.hpp ;; libcli11-dev) ls /usr/include/CLI/CLI.hpp ;;
+    libxxhash-dev) ls /usr/include/xxhash.h ;; libgtest-dev) ls /usr/include/gtest/gtest.h ;; util-linux) command -v unshare ;;
+  esac >/dev/null 2>&1
+}
+missing=()
+for package in "${packages[@]}"; do present "$package" || missing+=("$package"); done
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing system packages: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null
+    apt-get install -y -qq "${missing[@]}" >/dev/null || fail "apt-get could not install: ${missing[*]}"
+  else
+    fail "missing system packages: ${missing[*]}; install them (Debian: sudo apt-get install ${missing[*]}) and run this again"
+  fi
+fi
+
+# -- virtual environment and torch -------------------------------------------------------------------------------------
+if [ ! -x .venv/bin/python ]; then
+  say "making the virtual environment .venv"
+  "$python" -m venv .venv || fail "cannot make a virtual environment: Debian's package python3-venv is missing"
+fi
+pip() { .venv/bin/python -m pip --disable-pip-version-check -q "$@" 2> >(grep -v '^WARNING: Location' >&2); }
+has() { .venv/bin/python -c "import importlib.util, sys; sys.exit(any(importlib.util.find_spec(m) is None for m in sys.argv[1:]))" "$@"; }
+if ! has torch; then
+  say "installing torch $torch_version"
+  pip install "torch==$torch_version"
+fi
+has numpy scikit_build_core tqdm matplotlib || { say "installing numpy, scikit-build-core, tqdm, matplotlib"; pip install numpy scikit-build-core tqdm matplotlib; }
+if [ "$purpose" = test ]; then
+  has pytest || { say "installing pytest"; pip install pytest; }
+  has transformers || { say "installing transformers (for the Hugging Face tests)"; pip install transformers; }
+fi
+
+# -- build and install -------------------------------------------------------------------------------------------------
+tests=OFF
+[ "$purpose" = test ] && tests=ON
+stamp=build/.installed-$tests
+sources=(CMakeLists.txt cmake pyproject.toml hydrofoil apps python)
+[ "$purpose" = test ] && sources+=(tests)
+torch_now=$(.venv/bin/python -c 'import torch; print(torch.__version__)')
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' \) -newer "$stamp" -print -quit)" ]; then
+  say "hydrofoil is up to date"
+else
+  say "building and installing hydrofoil (minutes the first time, seconds after)"
+  export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+  pip install --no-build-isolation --no-deps --force-reinstall -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests . || fail "the build failed; its output stands above"
+  rm -f build/.installed-*
+  [ "$tests" = ON ] && echo "$torch_now" > build/.installed-OFF
+  echo "$torch_now" > "$stamp"
+  say "installed: $(.venv/bin/hydrofoil --version | head -1)"
+fi
