@@ -11,6 +11,10 @@
 
 #include "hydrofoil/comm/group.h"
 
+namespace c10 {
+struct Event;
+}
+
 namespace hydrofoil::comm {
 
 class StatusBoard;
@@ -31,7 +35,8 @@ struct Operation {
   at::Tensor input;   // in-place operations have input and output the same; undefined for a barrier
   at::Tensor output;  // undefined for a send
   OpInfo info;
-  uint64_t sequence = 0;  // number of the collective in its channel, from 1; 0 for send and recv
+  std::shared_ptr<c10::Event> inputs_ready;  // of tensors on other devices: where the caller's stream stood
+  uint64_t sequence = 0;                     // number of the collective in its channel, from 1; 0 for send and recv
 
   [[nodiscard]] int64_t numel() const;  // of the buffer that the caller thinks of: the larger of input and output
   [[nodiscard]] at::ScalarType dtype() const;

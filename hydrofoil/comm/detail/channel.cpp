@@ -1,6 +1,8 @@
 #include "hydrofoil/comm/detail/channel.h"
 
+#include <c10/core/Event.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/detail/text.h"
@@ -34,6 +36,14 @@ class BlockedScope {
   bool published_ = false;
   bool keep_ = false;
 };
+
+// The executor has streams of its own; what the caller has queued so far must come first.
+void record_inputs_ready(Operation& operation) {
+  const at::Tensor& buffer = operation.input.defined() ? operation.input : operation.output;
+  if (!buffer.defined() || buffer.is_cpu()) return;
+  operation.inputs_ready = std::make_shared<c10::Event>(buffer.device().type());
+  operation.inputs_ready->record(c10::impl::VirtualGuardImpl(buffer.device().type()).getStream(buffer.device()));
+}
 
 }  // namespace
 
@@ -99,6 +109,7 @@ Channel::~Channel() {
 }
 
 Work Channel::submit(Operation operation) {
+  if (!backend_->runs_inline()) record_inputs_ready(operation);
   auto state = std::make_shared<WorkState>(std::move(operation), options_.timeout);
   state->group = options_.name;
   state->board = backend_->board();

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <c10/core/DeviceType.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <string>
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+
+namespace c10d {
+class Store;
+}
+
+namespace hydrofoil::comm {
+
+struct ConnectOptions {
+  int rank = 0;
+  int size = 1;
+  c10::intrusive_ptr<c10d::Store> store;          // shared by the ranks; not needed for one rank
+  std::vector<std::string> process_group_names;   // one a channel, registered with torch.distributed; for c10d
+  std::string backend = "auto";                   // auto, shm, c10d
+  c10::DeviceType device = c10::DeviceType::CPU;  // of the buffers; shm serves the CPU only
+  int num_channels = 2;
+  GroupOptions group;
+};
+
+// Connects the ranks and returns one Group per channel. Every rank calls it the same number of times with the same
+// options.
+//
+// auto takes shm where all ranks can map each other's memory, which they try and vote on through the store, else c10d,
+// with one line of log that says why. One rank gets groups of one. Throws InvalidArgument for options that cannot be or
+// that differ between the ranks, CommError where ranks do not come in time or backend "shm" is not possible (with the
+// reason of every rank).
+[[nodiscard]] std::vector<Group> connect(const ConnectOptions& options);
+
+}  // namespace hydrofoil::comm
