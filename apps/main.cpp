@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -66,6 +67,12 @@ int run_command(std::span<const std::string> arguments, const std::string& calle
     return 0;
   }
   return launcher::launch(parsed.options, program_paths(called_as));
+}
+
+int config_command(std::span<const std::string> arguments) {
+  const ConfigArguments parsed = parse_config_arguments(arguments);
+  std::cout << (parsed.help ? *parsed.help : explain_config(parsed)) << std::flush;
+  return 0;
 }
 
 int dispatch(const std::vector<std::string>& arguments, const std::string& called_as) {

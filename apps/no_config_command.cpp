@@ -3,8 +3,8 @@
 
 namespace hydrofoil {
 
-int config_command(std::span<const std::string>) {
-  throw InvalidArgument("[hydrofoil config] this build has no configuration module (target hydrofoil_options)");
+std::string explain_config(const ConfigArguments&) {
+  throw InvalidArgument("[hydrofoil config explain] this build has no configuration module (target hydrofoil_options)");
 }
 
 }  // namespace hydrofoil

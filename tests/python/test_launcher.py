@@ -236,14 +236,34 @@ def test_exit_code_2_and_nearest_name_at_wrong_use(program, run):
     assert "unknown flag --nprok; the nearest valid flag is --nproc" in result.stderr
     result = run("--num_nodes", "2", "x.py")
     assert result.returncode == 2 and "not yet supported" in result.stderr
-    for arguments, nearest in ((["rn"], "run"), (["--verson"], "--version")):
+    wrong = ((["rn"], "run"), (["--verson"], "--version"), (["config", "explian"], "explain"))
+    for arguments, nearest in (*wrong, (["config", "explain", "x", "--wrold-size=2"], "--world-size")):
         result = subprocess.run([program, *arguments], capture_output=True, text=True)
-        assert result.returncode == 2 and f"the nearest valid one is {nearest}" in result.stderr
+        assert result.returncode == 2 and f" is {nearest}" in result.stderr
     assert subprocess.run([program], capture_output=True).returncode == 2
 
 
+@pytest.mark.parametrize("flags", [["--world-size", "0"], ["--world-size", "x"], ["--device", "tpu"]])
+def test_wrong_value_for_config_explain(program, flags):
+    result = subprocess.run([program, "config", "explain", "x.json", *flags], capture_output=True, text=True)
+    assert result.returncode == 2 and flags[0] in result.stderr and flags[1] in result.stderr
+
+
+def test_config_explain(program, tmp_path):
+    file = tmp_path / "ds_config.json"
+    file.write_text('{"train_micro_batch_size_per_gpu": 3, "gradient_accumulation_steps": 2}')
+    command = [program, "config", "explain", str(file), "--world-size", "4"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if "this build has no configuration module" in result.stderr:
+        pytest.skip("this build has no configuration module")
+    assert result.returncode == 0 and "train_batch_size" in result.stdout and "24" in result.stdout
+    file.write_text('{"train_batch_size": 3, "bf17": {}}')
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and "bf16" in result.stderr
+
+
 def test_help_and_version(program, run):
-    for arguments in ([], ["run"]):
+    for arguments in ([], ["run"], ["config"], ["config", "explain"]):
         result = subprocess.run([program, *arguments, "--help"], capture_output=True, text=True)
         assert result.returncode == 0 and "Example" in result.stdout and "Exit codes" in result.stdout
     result = subprocess.run([program, "--version"], capture_output=True, text=True)
