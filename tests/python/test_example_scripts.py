@@ -3,44 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from example_ranks import run_ranks
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "python"
 SCRIPTS, PORT = EXAMPLES / "deepspeed_scripts", EXAMPLES / "pytorch_port"
-
-
-def run_ranks(script: Path, *arguments: str) -> str:
-    """Standard output of two ranks of a script, run in its folder; fails with all they wrote if one failed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script.name, *arguments],
-            cwd=script.parent,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=240)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    codes = [rank.returncode for rank in ranks]
-    assert codes == [0, 0], f"{script.name} ended with {codes}\n" + "\n".join(outputs)
-    return "".join(outputs)
 
 
 def test_the_port_changes_four_lines() -> None:

@@ -339,7 +339,7 @@ def test_the_plot_is_written_as_svg_and_png(tmp_path: Path, num_rows: int) -> No
     assert png.suffix == ".png" and png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5_000
 
 
-def test_smoothing_keeps_a_constant_and_the_first_value() -> None:
-    assert plot.smoothed([3.0] * 5) == pytest.approx([3.0] * 5)
-    assert plot.smoothed([8.0, 2.0])[0] == pytest.approx(8.0)
+def test_smoothing_keeps_the_ends_and_straight_lines() -> None:
+    assert plot.smoothed([3.0, 2.0, 1.0, 0.0]) == pytest.approx([3.0, 2.0, 1.0, 0.0])
+    assert plot.smoothed([8.0, 2.0, 2.0], reach=1) == pytest.approx([8.0, 4.0, 2.0])
     assert plot.smoothed([]) == []

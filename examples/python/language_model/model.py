@@ -92,10 +92,10 @@ class LanguageModel(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         self.apply(_init_weights)
-        for block in self.blocks:
+        for name, parameter in self.named_parameters():
             # The residual stream adds 2 * layers outputs: each starts smaller, so that depth does not make the sum grow.
-            for layer in (block.attention.output, block.feed_forward.down):
-                nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
+            if name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+                nn.init.normal_(parameter, std=0.02 / (2 * config.layers) ** 0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         if tokens.shape[-1] > self.config.context:

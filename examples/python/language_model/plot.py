@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 TRAIN_COLOR, HELD_OUT_COLOR = "#2f6db3", "#d1495b"
@@ -32,7 +33,7 @@ def plot_loss(
         if held_out:
             tokens = [row["tokens"] for row in held_out]
             losses = [row["bits_per_byte"] for row in held_out]
-            axes.plot(tokens, losses, "o-", color=HELD_OUT_COLOR, markersize=4.5, linewidth=1.0, label="held out")
+            axes.plot(tokens, losses, "o:", color=HELD_OUT_COLOR, markersize=5, linewidth=0.8, label="held out")
             axes.annotate(
                 f"{losses[-1]:.2f}",
                 (tokens[-1], losses[-1]),
@@ -59,14 +60,14 @@ def plot_loss(
     return paths
 
 
-def smoothed(values: Sequence[float], memory: float = 0.95) -> list[float]:
-    """Exponential mean, corrected for its start (as in Adam): the first value is kept as it is."""
-    result, total, weight = [], 0.0, 0.0
-    for value in values:
-        total = memory * total + (1 - memory) * value
-        weight = memory * weight + (1 - memory)
-        result.append(total / weight)
-    return result
+def smoothed(values: Sequence[float], reach: int = 12) -> list[float]:
+    """Mean over `reach` neighbours on either side; over fewer near the ends, so that the curve lags nowhere."""
+    sums = [0.0, *accumulate(values)]
+    means = []
+    for index in range(len(values)):
+        near = min(reach, index, len(values) - 1 - index)
+        means.append((sums[index + near + 1] - sums[index - near]) / (2 * near + 1))
+    return means
 
 
 def main() -> int:

@@ -36,6 +36,10 @@ class Ranks:
         """Whether the flag is set on any rank. Called by all ranks."""
         return any(row[0] for row in self.gather(float(flag)))
 
+    def wait(self) -> None:
+        """Returns when all ranks have called it."""
+        self.gather(0.0)
+
     def from_first(self, value: T) -> T:
         """Rank 0's value. Called by all ranks."""
         if not self.active:

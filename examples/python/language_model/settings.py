@@ -12,12 +12,23 @@ import torch
 from model import LanguageModel, ModelConfig
 
 
+class SettingsError(Exception):
+    """The job's config cannot be used; the message says why, for the user."""
+
+
 def engine_config(options: Namespace, dtype: str) -> dict[str, Any]:
-    """The ds_config.json of the job with stage, dtype, batch and number of steps as the command line has them."""
-    config = json.loads(options.deepspeed_config.read_text(encoding="utf-8"))
+    """The ds_config.json of the job with stage, dtype and number of steps as the command line has them.
+
+    Raises SettingsError where the file cannot be read or leaves the global batch open.
+    """
+    try:
+        config = json.loads(options.deepspeed_config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"cannot read {options.deepspeed_config}: {error}") from error
+    if not isinstance(config.get("train_batch_size"), int):
+        raise SettingsError(f"{options.deepspeed_config} has to give train_batch_size as a number")
     config["zero_optimization"] = {**config.get("zero_optimization", {}), "stage": options.stage}
     config.setdefault("gradient_accumulation_steps", 1)
-    config.setdefault("train_batch_size", 8)
     for name in ("bf16", "fp16"):
         config[name] = {**config.get(name, {}), "enabled": name == dtype}
     schedule = config.get("scheduler", {}).get("params", {})

@@ -68,11 +68,12 @@ def main() -> int:
     stop.install()
     import torch.distributed
     from data import DataError
+    from settings import SettingsError
     from trainer import Trainer, TrainingError
 
     try:
         return Trainer(options, stop).run()
-    except (DataError, TrainingError) as error:
+    except (DataError, SettingsError, TrainingError) as error:
         print(f"train.py: {error}", file=sys.stderr, flush=True)
         return 1
     finally:

@@ -49,26 +49,35 @@ class Trainer:
 
     def run(self) -> int:
         """Runs the whole job; returns the exit code. Raises TrainingError where the loss stops being a number."""
-        options = self._options
-        first_step = self._resume() if options.resume else 0
+        first_step = self._resume() if self._options.resume else 0
         out = self._make_run_folder()
-        visible = self._ranks.is_first
+        try:
+            done, held_out_loss = self._run_into(out, first_step)
+        except TrainingError:
+            self._ranks.wait()  # All ranks are here; a launcher ends rank 0 when another leaves before it has drawn.
+            raise
+        interrupted = self._ranks.any(self._stop.requested)
+        self._engine.destroy()
+        if self._ranks.is_first:
+            _print_summary(out, done, self._options.steps, held_out_loss, interrupted)
+        self._ranks.wait()
+        return EXIT_CODE if interrupted else 0
+
+    def _run_into(self, out: Path, first_step: int) -> tuple[int, float | None]:
+        """Trains, saves, loads again and writes; returns the steps done and, if not stopped, the held-out loss."""
+        options = self._options
         with (
-            Progress(first_step, options.steps, options.print_interval, visible) as progress,
+            Progress(first_step, options.steps, options.print_interval, self._ranks.is_first) as progress,
             self._reports(out, first_step) as logs,
         ):
             self._say_hello(progress, out)
             done, held_out_loss = self._train(first_step, progress, logs)
-            checkpoint = self._save(out, done)
+            self._save(out, done)
             if held_out_loss is not None:
                 self._check_checkpoint(out, held_out_loss, progress)
                 if options.sample:
                     self._write_sample(progress)
-        interrupted = self._ranks.any(self._stop.requested)
-        self._engine.destroy()
-        if visible:
-            _print_summary(out, checkpoint, done, options.steps, held_out_loss, interrupted)
-        return EXIT_CODE if interrupted else 0
+        return done, held_out_loss
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -92,12 +101,16 @@ class Trainer:
     def _make_run_folder(self) -> Path:
         out = self._options.out or self._options.resume or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
         out = self._ranks.from_first(Path(out))
-        if (out / "loss.csv").exists() and out != self._options.resume:
+        resumed = self._options.resume and self._options.resume.resolve() == out.resolve()
+        if (out / "loss.csv").exists() and not resumed:
             raise TrainingError(
                 f"{out} holds a run already; name another folder with --out, or go on with --resume {out}"
             )
-        self._ranks.any(False)  # Nobody makes the folder before everybody has looked.
-        out.mkdir(parents=True, exist_ok=True)
+        self._ranks.wait()  # Nobody writes there before everybody has looked.
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"cannot make the folder {out}: {error.strerror}") from error
         return out
 
     def _resume(self) -> int:
@@ -232,10 +245,9 @@ class Trainer:
         progress.say(f"held out after step {step}: loss {loss:.3f}, {row['bits_per_byte']:.3f} bits per byte")
         return loss
 
-    def _save(self, out: Path, step: int) -> Path:
+    def _save(self, out: Path, step: int) -> None:
         folder, tag = out / "checkpoint", f"step{step}"
         self._engine.save_checkpoint(str(folder), tag=tag, client_state=self._client_state(step))
-        return folder / tag
 
     def _check_checkpoint(self, out: Path, expected: float, progress: Progress) -> None:
         """Loads the checkpoint into a new engine with other initial weights, which then has to give the same loss."""
@@ -265,9 +277,7 @@ class Trainer:
         progress.say(f"{(prompt + text).decode(errors='replace')}\n{line}")
 
 
-def _print_summary(
-    out: Path, checkpoint: Path, done: int, steps: int, held_out_loss: float | None, interrupted: bool
-) -> None:
+def _print_summary(out: Path, done: int, steps: int, held_out_loss: float | None, interrupted: bool) -> None:
     if held_out_loss is not None:
         loss = f"{held_out_loss:.4f} nats = {bits_per_byte(held_out_loss):.3f} bits per byte"
         print(f"held-out loss after {done} steps: {loss}")
@@ -275,7 +285,7 @@ def _print_summary(
         print(f"interrupted after step {done} of {steps}" + (f"; go on with --resume {out}" if done < steps else ""))
     print(f"  loss curve  {out / 'loss.svg'}, {out / 'loss.png'}")
     print(f"  numbers     {out / 'loss.csv'}, {out / 'held_out.csv'}")
-    print(f"  checkpoint  {checkpoint}", flush=True)
+    print(f"  checkpoint  {out / 'checkpoint' / f'step{done}'}", flush=True)
 
 
 def _as_float(value: Any) -> float:
