@@ -112,7 +112,8 @@ LrSchedule::LrSchedule(ScheduleOptions options, std::vector<double> base_lrs)
   HYDROFOIL_CHECK_ARG(!base_lrs_.empty(), kName, "parameter groups: got none, expected at least one");
   options_.validate(base_lrs_.size());
   if (options_.warmup_max_lr.empty()) {
-    options_.warmup_max_lr = {options_.kind == ScheduleKind::kWarmupDecay ? kDecayDefaultMaxLr : base_lrs_[0]};
+    const bool is_decay = options_.kind == ScheduleKind::kWarmupDecay;
+    options_.warmup_max_lr = is_decay ? std::vector<double>{kDecayDefaultMaxLr} : base_lrs_;
   }
   options_.warmup_num_steps = std::max<int64_t>(options_.warmup_num_steps, 2);
   const bool decays = options_.kind == ScheduleKind::kWarmupDecay || options_.kind == ScheduleKind::kWarmupCosine;

@@ -23,7 +23,7 @@ struct ScheduleOptions {
 
   // WarmupLR, WarmupDecayLR, WarmupCosineLR
   std::vector<double> warmup_min_lr = {0.0};
-  std::vector<double> warmup_max_lr;  // empty: the first group's lr (WarmupLR) or 0.001 (WarmupDecayLR)
+  std::vector<double> warmup_max_lr;  // empty: each group's own lr (WarmupLR) or 0.001 (WarmupDecayLR)
   int64_t warmup_num_steps = 1000;    // 1 counts as 2
   WarmupType warmup_type = WarmupType::kLog;
   std::optional<int64_t> total_num_steps;  // required by WarmupDecayLR and WarmupCosineLR
