@@ -80,7 +80,7 @@ void bind_engine(py::module_& module) {
         e.runtime().set_master(parameter, value);
       }, no_gil)
       .def("set_full_gradient", [](Engine& e, int64_t parameter, const at::Tensor& value) {
-        e.runtime().scatter(parameter, owned_gradient, value * e.loss_scaler().scale());
+        e.runtime().scatter(parameter, owned_gradient, value.mul(e.loss_scaler().scale()));
       }, no_gil)
       .def("set_full_state", [](Engine& e, int64_t parameter, int state, const at::Tensor& value) {
         e.runtime().scatter(parameter, owned_state(state), value);

@@ -1,5 +1,6 @@
-#include <structmember.h>
 #include <torch/csrc/autograd/python_variable.h>
+
+#include <structmember.h>
 
 #include <ATen/core/grad_mode.h>
 
