@@ -35,8 +35,8 @@ CpuIsa cpu_isa() {
   if (!wanted) return best;
   for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
     if (*wanted != cpu_isa_name(isa)) continue;
-    HYDROFOIL_CHECK_ARG(isa <= best, "cpu_isa", "HYDROFOIL_CPU_ISA: got ", *wanted, ", but this processor offers at most ",
-                        cpu_isa_name(best));
+    HYDROFOIL_CHECK_ARG(isa <= best, "cpu_isa", "HYDROFOIL_CPU_ISA: got ", *wanted,
+                        ", but this processor offers at most ", cpu_isa_name(best));
     return isa;
   }
   HYDROFOIL_CHECK_ARG(false, "cpu_isa", "HYDROFOIL_CPU_ISA: got '", *wanted, "', expected scalar, avx2 or avx512");

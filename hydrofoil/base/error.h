@@ -59,16 +59,15 @@ inline std::string concat() { return {}; }
 }  // namespace hydrofoil
 
 // Throws InvalidArgument "[function] ..." unless `cond` holds. The message says what, what was got, what was expected.
-#define HYDROFOIL_CHECK_ARG(cond, function, ...)                                                   \
-  do {                                                                                             \
-    if (!(cond)) [[unlikely]]                                                                      \
+#define HYDROFOIL_CHECK_ARG(cond, function, ...)                                                       \
+  do {                                                                                                 \
+    if (!(cond)) [[unlikely]]                                                                          \
       ::hydrofoil::detail::throw_invalid_argument(function, ::hydrofoil::detail::concat(__VA_ARGS__)); \
   } while (false)
 
 // Throws InternalError unless `cond` holds; input must never be able to reach it.
-#define HYDROFOIL_ASSERT(cond, ...)                                                     \
-  do {                                                                                  \
-    if (!(cond)) [[unlikely]]                                                           \
-      ::hydrofoil::detail::throw_internal_error(__FILE__, __LINE__, #cond,              \
-                                                ::hydrofoil::detail::concat(__VA_ARGS__)); \
+#define HYDROFOIL_ASSERT(cond, ...)                                                                                   \
+  do {                                                                                                                \
+    if (!(cond)) [[unlikely]]                                                                                         \
+      ::hydrofoil::detail::throw_internal_error(__FILE__, __LINE__, #cond, ::hydrofoil::detail::concat(__VA_ARGS__)); \
   } while (false)

@@ -24,7 +24,8 @@ namespace hydrofoil {
   return row[b.size()];
 }
 
-// The valid name closest to `name`; empty where `names` is empty. Names over 256 characters are compared by their start.
+// The valid name closest to `name`; empty where `names` is empty. Names over 256 characters are compared by their
+// start.
 [[nodiscard]] inline std::string nearest_name(std::string_view name, const std::vector<std::string>& names) {
   std::string best;
   size_t best_distance = static_cast<size_t>(-1);

@@ -39,9 +39,9 @@ optim::LossScalerOptions loss_scaler_options(const EngineOptions& options) {
 
 }  // namespace
 
-zero::RuntimeOptions runtime_options(const EngineOptions& options, int rank, int size) {
+zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh, int world_rank) {
   zero::RuntimeOptions runtime;
-  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, rank, size);
+  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, mesh.rank_along(world_rank, "dp"), mesh.size("dp"));
   runtime.sharding.accumulation_dtype = scalar_type(options.data_types.grad_accum_dtype);
   if (options.communication_data_type) {
     runtime.sharding.communication_dtype = scalar_type(*options.communication_data_type);
@@ -51,6 +51,7 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, int rank, int
   runtime.reduction.prescale = options.prescale_gradients;
   runtime.reduction.predivide_factor = options.gradient_predivide_factor;
   runtime.reduction.overlap = options.hydrofoil.overlap;
+  runtime.sharding.poison_released = options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
   runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
   return runtime;
 }
@@ -121,7 +122,8 @@ bool Engine::begin_step() {
   const bool checks = !options_.bf16.enabled || options_.bf16.check_grad_overflow;
   last_.overflow = checks && !summary.finite;
   if (last_.overflow) report_overflow(summary);
-  const double clip = last_.overflow ? 1.0 : optim::clip_coefficient(static_cast<float>(last_.grad_norm), options_.gradient_clipping);
+  const double clip =
+      last_.overflow ? 1.0 : optim::clip_coefficient(static_cast<float>(last_.grad_norm), options_.gradient_clipping);
   gradient_factor_ = static_cast<float>(clip / scale);
   loss_scaler_.update(last_.overflow);
   return !last_.overflow;

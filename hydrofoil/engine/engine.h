@@ -9,6 +9,7 @@
 
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/engine/engine_options.h"
+#include "hydrofoil/mesh/mesh.h"
 #include "hydrofoil/optim/loss_scaler.h"
 #include "hydrofoil/optim/optimizer.h"
 #include "hydrofoil/zero/optimizer_step.h"
@@ -27,10 +28,10 @@ struct Counters {
 
 // What became of one call of step().
 struct StepResult {
-  bool boundary = false;  // false: a micro step within an accumulation window, nothing else happened
-  bool applied = false;   // parameters were updated
-  bool overflow = false;  // skipped: a gradient was not finite
-  double grad_norm = 0.0; // global L2 norm before clipping, loss scale removed
+  bool boundary = false;   // false: a micro step within an accumulation window, nothing else happened
+  bool applied = false;    // parameters were updated
+  bool overflow = false;   // skipped: a gradient was not finite
+  double grad_norm = 0.0;  // global L2 norm before clipping, loss scale removed
 };
 
 // The training engine of one model on one rank: loss scaling, accumulation boundaries, clipping, the optimizer step. It
@@ -38,7 +39,8 @@ struct StepResult {
 class Engine {
  public:
   // `native_optimizer`: the kind that step() runs; nullopt where a client optimizer works on client_shards().
-  Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime, std::optional<optim::OptimizerKind> native_optimizer);
+  Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
+         std::optional<optim::OptimizerKind> native_optimizer);
 
   [[nodiscard]] const EngineOptions& options() const { return options_; }
   [[nodiscard]] zero::Runtime& runtime() { return *runtime_; }
@@ -47,14 +49,16 @@ class Engine {
   [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
   void load_counters(const Counters& counters);
 
-  // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and gradient_accumulation_steps where
-  // the caller does not want the division that the engine makes in the gradients.
+  // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and
+  // gradient_accumulation_steps where the caller does not want the division that the engine makes in the gradients.
   [[nodiscard]] double begin_backward(bool scale_wrt_accumulation = true);
 
-  // Whether the running micro step ends an accumulation window; set_boundary overrides it until set again or to nullopt.
+  // Whether the running micro step ends an accumulation window; set_boundary overrides it until set again or to
+  // nullopt.
   [[nodiscard]] bool is_boundary() const;
   void set_boundary(std::optional<bool> is_boundary);
-  // Backward does not reduce while true. Throws InvalidArgument where gradients are sharded (stages 2, 3), where each must.
+  // Backward does not reduce while true. Throws InvalidArgument where gradients are sharded (stages 2, 3), where each
+  // must.
   void set_no_sync(bool no_sync);
 
   // One optimizer step with a native optimizer, if this micro step is a boundary.
@@ -95,7 +99,9 @@ class Engine {
   std::string overflow_report_;
 };
 
-// The runtime's part of the options. `rank` of `size` data-parallel ranks.
-[[nodiscard]] zero::RuntimeOptions runtime_options(const EngineOptions& options, int rank, int size);
+// The runtime's part of the options, for one rank of the mesh: parameters, gradients and optimizer states are sharded
+// along its axis "dp".
+[[nodiscard]] zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh,
+                                                   int world_rank);
 
 }  // namespace hydrofoil::engine

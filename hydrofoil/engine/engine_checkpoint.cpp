@@ -25,9 +25,10 @@ std::string state_kind(size_t index) { return detail::concat("optimizer_state_",
 
 // Flat order is memory order; it is the logical order where strides fall, which the manifest's ranges assume.
 void check_row_major(const zero::ParameterSlot& slot) {
-  HYDROFOIL_CHECK_ARG(slot.parameter.is_contiguous(), "checkpoint", "parameter ", slot.name,
-                      ": its memory is not row-major (channels_last or transposed), which checkpoints do not support yet; make it "
-                      "contiguous before initialize");
+  HYDROFOIL_CHECK_ARG(
+      slot.parameter.is_contiguous(), "checkpoint", "parameter ", slot.name,
+      ": its memory is not row-major (channels_last or transposed), which checkpoints do not support yet; make it "
+      "contiguous before initialize");
 }
 
 // Calls visit(slot, first element within the parameter, piece of `owned`) for what this rank owns of each parameter.
@@ -41,8 +42,8 @@ void visit_pieces(const FlatGroup& group, const at::Tensor& owned, const Visit& 
   }
 }
 
-void add_records(std::vector<ShardTensorRecord>& records, const FlatGroup& group, const at::Tensor& owned, const std::string& kind,
-                 bool writes) {
+void add_records(std::vector<ShardTensorRecord>& records, const FlatGroup& group, const at::Tensor& owned,
+                 const std::string& kind, bool writes) {
   visit_pieces(group, owned, [&](const zero::ParameterSlot& slot, int64_t offset, const at::Tensor& piece) {
     records.push_back({slot.name, kind, slot.parameter.sizes().vec(), writes ? offset : 0,
                        writes ? piece.cpu() : piece.narrow(0, 0, 0).cpu()});
@@ -51,8 +52,11 @@ void add_records(std::vector<ShardTensorRecord>& records, const FlatGroup& group
 
 std::map<std::string, int64_t> counters_of(const Engine& engine) {
   const Counters& c = engine.counters();
-  return {{"micro_steps", c.micro_steps},     {"global_steps", c.global_steps},       {"global_samples", c.global_samples},
-          {"skipped_steps", c.skipped_steps}, {"optimizer_steps", c.optimizer_steps}};
+  return {{"micro_steps", c.micro_steps},
+          {"global_steps", c.global_steps},
+          {"global_samples", c.global_samples},
+          {"skipped_steps", c.skipped_steps},
+          {"optimizer_steps", c.optimizer_steps}};
 }
 
 void save_scaler(const optim::LossScaler& scaler, std::map<std::string, int64_t>& counters) {
@@ -66,20 +70,23 @@ void save_scaler(const optim::LossScaler& scaler, std::map<std::string, int64_t>
 int64_t counter(const LoadedCheckpoint& saved, const std::string& name) {
   const auto& counters = saved.scalars().counters;
   const auto found = counters.find(name);
-  HYDROFOIL_CHECK_ARG(found != counters.end(), "load_checkpoint", saved.directory(), ": its manifest has no counter ", name);
+  HYDROFOIL_CHECK_ARG(found != counters.end(), "load_checkpoint", saved.directory(), ": its manifest has no counter ",
+                      name);
   return found->second;
 }
 
 // Reads this rank's elements of one kind; the stored dtype may differ from the engine's.
-void read_group(LoadedCheckpoint& saved, const FlatGroup& group, const at::Tensor& owned, const std::string& kind, bool strict) {
+void read_group(LoadedCheckpoint& saved, const FlatGroup& group, const at::Tensor& owned, const std::string& kind,
+                bool strict) {
   visit_pieces(group, owned, [&](const zero::ParameterSlot& slot, int64_t offset, at::Tensor piece) {
     if (!saved.contains(slot.name, kind)) {
       HYDROFOIL_CHECK_ARG(!strict, "load_checkpoint", saved.directory(), " has no ", kind, " of parameter ", slot.name);
       return;
     }
     const auto& stored = saved.tensor(slot.name, kind);
-    HYDROFOIL_CHECK_ARG(at::IntArrayRef(stored.shape) == slot.parameter.sizes(), "load_checkpoint", "parameter ", slot.name,
-                        ": got shape ", at::IntArrayRef(stored.shape), " in the checkpoint, the model has ", slot.parameter.sizes());
+    HYDROFOIL_CHECK_ARG(at::IntArrayRef(stored.shape) == slot.parameter.sizes(), "load_checkpoint", "parameter ",
+                        slot.name, ": got shape ", at::IntArrayRef(stored.shape), " in the checkpoint, the model has ",
+                        slot.parameter.sizes());
     if (piece.numel() == 0) return;
     at::Tensor values = at::empty({piece.numel()}, at::TensorOptions().dtype(checkpoint::to_torch_dtype(stored.dtype)));
     saved.read_range(slot.name, kind, offset, piece.numel(), values);
@@ -98,7 +105,8 @@ void save_engine(Engine& engine, const SaveRequest& request) {
   std::vector<ShardTensorRecord> records;
   for (auto& unit : runtime.units()) {
     for (auto& group : unit->groups) {
-      if (group->trainable() || !request.exclude_frozen) add_records(records, *group, group->owned_model(), kParameter, writes);
+      if (group->trainable() || !request.exclude_frozen)
+        add_records(records, *group, group->owned_model(), kParameter, writes);
     }
     for (size_t b = 0; b < unit->buckets.size(); ++b) {
       const FlatGroup& group = unit->buckets[b]->group();
@@ -109,7 +117,8 @@ void save_engine(Engine& engine, const SaveRequest& request) {
     }
   }
   for (const auto& extra : request.extras) {
-    records.push_back({extra.name, extra.kind, extra.value.sizes().vec(), 0, extra.value.detach().cpu().contiguous().view({-1})});
+    records.push_back(
+        {extra.name, extra.kind, extra.value.sizes().vec(), 0, extra.value.detach().cpu().contiguous().view({-1})});
   }
   checkpoint::ManifestScalars scalars;
   scalars.stage = engine.options().zero.stage;
@@ -146,8 +155,8 @@ void load_engine(Engine& engine, LoadedCheckpoint& saved, bool strict, bool load
     auto& unit = runtime.units()[u];
     for (auto& group : unit->groups) {
       read_group(saved, *group, group->owned_model(), kParameter, strict);
-      works.push_back(group->start_publish(runtime.gather_group(),
-                                           {unit->name, zero::op_signature(zero::OpKind::kPublish, static_cast<int64_t>(u))}));
+      works.push_back(group->start_publish(
+          runtime.gather_group(), {unit->name, zero::op_signature(zero::OpKind::kPublish, static_cast<int64_t>(u))}));
       if (group->trainable()) group->refresh_master();
       group->bump_versions();
     }
@@ -164,10 +173,9 @@ void load_engine(Engine& engine, LoadedCheckpoint& saved, bool strict, bool load
   if (!load_optimizer_states) return;
   engine.load_counters({counter(saved, "micro_steps"), counter(saved, "global_steps"), counter(saved, "global_samples"),
                         counter(saved, "skipped_steps"), counter(saved, "optimizer_steps")});
-  engine.loss_scaler().load_state({std::bit_cast<double>(counter(saved, "loss_scaler.scale_bits")),
-                                   counter(saved, "loss_scaler.iteration"),
-                                   counter(saved, "loss_scaler.last_overflow_iteration"),
-                                   counter(saved, "loss_scaler.hysteresis_left")});
+  engine.loss_scaler().load_state(
+      {std::bit_cast<double>(counter(saved, "loss_scaler.scale_bits")), counter(saved, "loss_scaler.iteration"),
+       counter(saved, "loss_scaler.last_overflow_iteration"), counter(saved, "loss_scaler.hysteresis_left")});
 }
 
 std::optional<at::Tensor> read_extra(LoadedCheckpoint& saved, const std::string& name, const std::string& kind) {

@@ -13,8 +13,8 @@
 
 namespace hydrofoil::engine {
 
-// A tensor that a checkpoint keeps beside the engine's own: a buffer of the model, a state of a client optimizer. Names are
-// unique over all ranks.
+// A tensor that a checkpoint keeps beside the engine's own: a buffer of the model, a state of a client optimizer. Names
+// are unique over all ranks.
 struct ExtraTensor {
   std::string name;
   std::string kind;
@@ -34,8 +34,8 @@ struct SaveRequest {
 // Writes <directory>/<tag>: parameters, masters, optimizer states, counters, loss scaler. Collective.
 void save_engine(Engine& engine, const SaveRequest& request);
 
-// Reads parameters and, if asked, masters, optimizer states, counters and loss scale into the engine; any world size and stage.
-// Throws InvalidArgument for a parameter that the checkpoint lacks or has in another shape. Collective.
+// Reads parameters and, if asked, masters, optimizer states, counters and loss scale into the engine; any world size
+// and stage. Throws InvalidArgument for a parameter that the checkpoint lacks or has in another shape. Collective.
 void load_engine(Engine& engine, checkpoint::LoadedCheckpoint& saved, bool strict, bool load_optimizer_states);
 
 // One extra tensor of a checkpoint in its shape, or nullopt.

@@ -40,7 +40,9 @@ c10::DataPtr map_host(int64_t num_bytes) {
 
 }  // namespace
 
-int64_t alignment_bytes(const c10::Device& device) { return device.is_cpu() ? kHostAlignmentBytes : kCudaAlignmentBytes; }
+int64_t alignment_bytes(const c10::Device& device) {
+  return device.is_cpu() ? kHostAlignmentBytes : kCudaAlignmentBytes;
+}
 
 int64_t checked_multiply(int64_t a, int64_t b, const char* function) {
   int64_t product = 0;
@@ -61,7 +63,8 @@ c10::DataPtr allocate_zeroed(const c10::Device& device, int64_t num_bytes) {
   if (!device.is_cpu()) {
     at::Tensor zeros = at::zeros({num_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
     void* address = zeros.data_ptr();
-    return {address, new at::Tensor(std::move(zeros)), [](void* context) { delete static_cast<at::Tensor*>(context); }, device};
+    return {address, new at::Tensor(std::move(zeros)), [](void* context) { delete static_cast<at::Tensor*>(context); },
+            device};
   }
   if (num_bytes >= kMapFromBytes) return map_host(num_bytes);
   const int64_t padded = round_up(num_bytes > 0 ? num_bytes : 1, kHostAlignmentBytes);
@@ -74,8 +77,7 @@ c10::DataPtr allocate_zeroed(const c10::Device& device, int64_t num_bytes) {
 }
 
 at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
-  const int64_t num_bytes =
-      checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
+  const int64_t num_bytes = checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
   auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(num_bytes),
                                                        allocate_zeroed(device, num_bytes), nullptr, false);
   at::Tensor flat = at::empty({0}, at::TensorOptions().dtype(dtype).device(device));

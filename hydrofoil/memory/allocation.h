@@ -6,8 +6,8 @@
 
 namespace hydrofoil::memory {
 
-// Every parameter and every buffer starts at a multiple of this. Products with one row change bits where a weight starts
-// at a 4- or 8-byte offset, so the alignment is part of bit identity with plain PyTorch.
+// Every parameter and every buffer starts at a multiple of this. Products with one row change bits where a weight
+// starts at a 4- or 8-byte offset, so the alignment is part of bit identity with plain PyTorch.
 inline constexpr int64_t kHostAlignmentBytes = 64;
 inline constexpr int64_t kCudaAlignmentBytes = 256;
 

@@ -36,7 +36,8 @@ Arena::~Arena() {
 void Arena::add_region(int64_t num_bytes) {
   void* base = ::mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
-    throw_system_error("Arena::allocate", detail::concat("cannot reserve ", num_bytes, " bytes of address space"), errno);
+    throw_system_error("Arena::allocate", detail::concat("cannot reserve ", num_bytes, " bytes of address space"),
+                       errno);
   }
   Region region{static_cast<char*>(base), num_bytes, {}};
   region.free.emplace(0, num_bytes);
@@ -58,7 +59,8 @@ c10::DataPtr Arena::allocate(int64_t num_bytes) {
   while (address == nullptr) {
     for (size_t r = 0; r < regions_.size() && address == nullptr; ++r) {
       auto& free = regions_[r].free;
-      const auto fit = std::find_if(free.begin(), free.end(), [&](const auto& range) { return range.second >= wanted; });
+      const auto fit =
+          std::find_if(free.begin(), free.end(), [&](const auto& range) { return range.second >= wanted; });
       if (fit == free.end()) continue;
       const auto [offset, length] = *fit;
       free.erase(fit);

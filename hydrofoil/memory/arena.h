@@ -12,13 +12,14 @@ namespace hydrofoil::memory {
 
 // Slots for what lives only for a while: gathered units and gradient buckets.
 //
-// On the host a range of addresses is reserved once and slots are placed first-fit from its start, so the resident memory is
-// the highest point that live slots ever reached, and nothing fragments the heap. On CUDA slots come from torch's caching
-// allocator. A slot returns when its DataPtr dies; the arena's memory outlives the arena while a slot is alive.
-// Thread-safe.
+// On the host a range of addresses is reserved once and slots are placed first-fit from its start, so the resident
+// memory is the highest point that live slots ever reached, and nothing fragments the heap. On CUDA slots come from
+// torch's caching allocator. A slot returns when its DataPtr dies; the arena's memory outlives the arena while a slot
+// is alive. Thread-safe.
 class Arena : public std::enable_shared_from_this<Arena> {
  public:
-  // `region_bytes`: addresses to reserve at a time (more are reserved when they run out; only touched pages cost memory).
+  // `region_bytes`: addresses to reserve at a time (more are reserved when they run out; only touched pages cost
+  // memory).
   static std::shared_ptr<Arena> create(const c10::Device& device, int64_t region_bytes);
   ~Arena();
   Arena(const Arena&) = delete;

@@ -49,7 +49,8 @@ at::Tensor FlatBuffer::view(int64_t offset, at::IntArrayRef sizes, at::IntArrayR
 }
 
 at::Tensor FlatBuffer::raw_slice(int64_t offset, int64_t numel) const {
-  HYDROFOIL_ASSERT(attached_ && offset >= 0 && numel >= 0 && offset + numel <= flat_.numel(), "slice of a detached buffer");
+  HYDROFOIL_ASSERT(attached_ && offset >= 0 && numel >= 0 && offset + numel <= flat_.numel(),
+                   "slice of a detached buffer");
   char* base = static_cast<char*>(flat_.storage().unsafeGetStorageImpl()->mutable_data());
   return at::from_blob(base + offset * static_cast<int64_t>(flat_.element_size()), {numel}, flat_.options());
 }

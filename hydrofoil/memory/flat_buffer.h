@@ -9,8 +9,8 @@ namespace hydrofoil::memory {
 
 // One storage for life under a 1-D tensor, whose memory comes and goes.
 //
-// Views of it (parameters, what autograd saved) stay valid tensors all the time; while no memory is attached, any access
-// to their data raises RuntimeError with the message given to detach(). See NOTE [One storage for life].
+// Views of it (parameters, what autograd saved) stay valid tensors all the time; while no memory is attached, any
+// access to their data raises RuntimeError with the message given to detach(). See NOTE [One storage for life].
 class FlatBuffer {
  public:
   FlatBuffer() = default;
@@ -31,8 +31,8 @@ class FlatBuffer {
   [[nodiscard]] const at::Tensor& flat() const { return flat_; }
   // A view at `offset` elements with the given shape and strides.
   [[nodiscard]] at::Tensor view(int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) const;
-  // A 1-D tensor over elements [offset, offset + numel) in a storage of its own: writing it bumps no version counter and it
-  // ignores the guard. Only while attached; it must not outlive the attachment.
+  // A 1-D tensor over elements [offset, offset + numel) in a storage of its own: writing it bumps no version counter
+  // and it ignores the guard. Only while attached; it must not outlive the attachment.
   [[nodiscard]] at::Tensor raw_slice(int64_t offset, int64_t numel) const;
 
  private:

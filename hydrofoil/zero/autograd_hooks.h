@@ -10,8 +10,8 @@ namespace hydrofoil::zero {
 // Consumes the gradient of one backward for a parameter; runs without the GIL, maybe on another thread.
 using GradientSink = std::function<void(const at::Tensor& gradient)>;
 
-// While it lives, a parameter's AccumulateGrad node hands each gradient to `sink` and accumulates nothing itself; hooks of
-// the user still see the gradient. It goes away whole: the node keeps no trace of it.
+// While it lives, a parameter's AccumulateGrad node hands each gradient to `sink` and accumulates nothing itself; hooks
+// of the user still see the gradient. It goes away whole: the node keeps no trace of it.
 class GradientHook {
  public:
   // `parameter` is a leaf that requires a gradient.

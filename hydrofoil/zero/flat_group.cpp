@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/memory/allocation.h"
@@ -28,7 +29,8 @@ at::Tensor values_in_memory_order(const at::Tensor& parameter) {
 }
 
 std::string released_message(const std::string& name) {
-  return detail::concat("parameter '", name, "' is released: ZeRO stage 3 keeps only this rank's shard of it outside forward "
+  return detail::concat("parameter '", name,
+                        "' is released: ZeRO stage 3 keeps only this rank's shard of it outside forward "
                         "and backward. To read or change it: with hydrofoil.zero.GatheredParameters([parameter], "
                         "modifier_rank=0): ...");
 }
@@ -40,6 +42,7 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
       dtype_(dtype),
       trainable_(trainable),
       sharded_(sharding.parameters),
+      poison_(sharding.poison_released && at::isFloatingType(dtype)),
       shard_rank_(sharding.shard_rank),
       device_(slots_.at(0).parameter.device()),
       arena_(std::move(arena)) {
@@ -86,8 +89,9 @@ void FlatGroup::attach_parameters(char* base, const std::shared_ptr<void>& owner
     if (owner == nullptr) {
       storages_[i].attach(c10::DataPtr(address, device_));
     } else {
-      storages_[i].attach(c10::DataPtr(address, new std::shared_ptr<void>(owner),
-                                       [](void* context) { delete static_cast<std::shared_ptr<void>*>(context); }, device_));
+      storages_[i].attach(c10::DataPtr(
+          address, new std::shared_ptr<void>(owner),
+          [](void* context) { delete static_cast<std::shared_ptr<void>*>(context); }, device_));
     }
   }
 }
@@ -159,6 +163,8 @@ void FlatGroup::finish_gather() {
 void FlatGroup::release() {
   if (!sharded_ || state_ == State::kReleased) return;
   if (state_ == State::kGathering) gather_.wait();
+  if (poison_)
+    at::from_blob(slot_.get(), {padded_numel_}, owned_model_.options()).fill_(std::numeric_limits<double>::quiet_NaN());
   for (size_t i = 0; i < slots_.size(); ++i) storages_[i].detach(messages_[i]);
   slot_.clear();
   gather_ = comm::Work();

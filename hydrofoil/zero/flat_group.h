@@ -21,16 +21,16 @@ class FlatGroup {
  public:
   enum class State { kReleased, kGathering, kGathered };
 
-  // `slots` bring parameter, name and optimizer group; offsets are laid out here. Parameters are adopted one by one with
-  // adopt(); then finish() seals the group.
+  // `slots` bring parameter, name and optimizer group; offsets are laid out here. Parameters are adopted one by one
+  // with adopt(); then finish() seals the group.
   FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at::ScalarType dtype, bool trainable,
             const Sharding& sharding, std::shared_ptr<memory::Arena> arena);
   ~FlatGroup();
   FlatGroup(const FlatGroup&) = delete;
   FlatGroup& operator=(const FlatGroup&) = delete;
 
-  // Takes over slot i: copies `values` (1-D, numel elements in the parameter's memory order, any floating dtype), and makes
-  // the parameter a view of its new storage.
+  // Takes over slot i: copies `values` (1-D, numel elements in the parameter's memory order, any floating dtype), and
+  // makes the parameter a view of its new storage.
   void adopt(size_t i, const at::Tensor& values);
   // Equal values on every rank from rank 0's (not sharded groups; sharded ones get equal values in adopt). Makes the
   // fp32 master copy.
@@ -53,8 +53,10 @@ class FlatGroup {
 
   // Elements of the flat buffer whose optimizer states this rank keeps, and tensors over them (1-D).
   [[nodiscard]] Range owned() const { return owned_; }
-  [[nodiscard]] const at::Tensor& owned_model() const { return owned_model_; }    // model dtype
-  [[nodiscard]] const at::Tensor& owned_master() const { return owned_master_; }  // fp32; the same tensor for fp32 models
+  [[nodiscard]] const at::Tensor& owned_model() const { return owned_model_; }  // model dtype
+  [[nodiscard]] const at::Tensor& owned_master() const {
+    return owned_master_;
+  }  // fp32; the same tensor for fp32 models
   [[nodiscard]] bool has_master_copy() const;
   // Runs of owned() by optimizer group, offsets relative to owned().begin.
   [[nodiscard]] const std::vector<optim::Segment>& segments() const { return segments_; }
@@ -88,6 +90,7 @@ class FlatGroup {
   const at::ScalarType dtype_;
   const bool trainable_;
   const bool sharded_;
+  const bool poison_;
   const int shard_rank_;
   const c10::Device device_;
   std::shared_ptr<memory::Arena> arena_;
@@ -98,8 +101,8 @@ class FlatGroup {
   std::vector<memory::FlatBuffer> storages_;  // one a parameter
   std::vector<std::string> messages_;         // what an access to it says while released
   std::vector<int64_t> versions_;
-  at::Tensor flat_;                           // permanent buffer of a group that is not sharded
-  c10::DataPtr slot_;                         // arena memory while gathered
+  at::Tensor flat_;    // permanent buffer of a group that is not sharded
+  c10::DataPtr slot_;  // arena memory while gathered
   at::Tensor owned_model_;
   at::Tensor owned_master_;
   std::vector<optim::Segment> segments_;

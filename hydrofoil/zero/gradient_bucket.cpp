@@ -10,11 +10,11 @@
 namespace hydrofoil::zero {
 
 // NOTE [Gradient windows]
-// The first gradient of a window is copied into the bucket and later ones are added, so no bucket is ever zeroed; only what
-// no gradient reached is zeroed, just before a reduction. Stages 2-3 reduce in every backward: the bucket lives in the
-// arena from the unit's first gradient to the end of its reduction, and results add up in owned_gradient_. Stages 0-1
-// reduce once, at the boundary: the bucket is permanent and owned_gradient_ is its own slice (stage 0: all of it). If
-// another backward follows in the same window, the reduced part is set aside in earlier_ and added back.
+// The first gradient of a window is copied into the bucket and later ones are added, so no bucket is ever zeroed; only
+// what no gradient reached is zeroed, just before a reduction. Stages 2-3 reduce in every backward: the bucket lives in
+// the arena from the unit's first gradient to the end of its reduction, and results add up in owned_gradient_. Stages
+// 0-1 reduce once, at the boundary: the bucket is permanent and owned_gradient_ is its own slice (stage 0: all of it).
+// If another backward follows in the same window, the reduced part is set aside in earlier_ and added back.
 
 GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena)
     : group_(group), sharding_(sharding), arena_(std::move(arena)), filled_(group.slots().size(), false) {
@@ -43,7 +43,8 @@ int64_t GradientBucket::permanent_bytes() const {
 void GradientBucket::make_views() {
   views_.clear();
   for (const auto& slot : group_.slots()) {
-    views_.push_back(bucket_.as_strided(slot.parameter.sizes(), slot.parameter.strides(), bucket_.storage_offset() + slot.offset));
+    views_.push_back(
+        bucket_.as_strided(slot.parameter.sizes(), slot.parameter.strides(), bucket_.storage_offset() + slot.offset));
   }
 }
 
@@ -162,7 +163,8 @@ void GradientBucket::finish_reduce() {
     drop_views();
     views_.clear();
     bucket_.reset();
-    transient_.detach("this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep only this rank's shard");
+    transient_.detach(
+        "this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep only this rank's shard");
   }
   filled_.assign(filled_.size(), false);
   reduced_before_ = true;

@@ -27,7 +27,8 @@ class GradientBucket {
   // None drops what was accumulated, another tensor replaces it. Returns false where the gradient is not finite.
   bool accumulate(size_t i, const at::Tensor& gradient, double scale);
 
-  // Starts the reduction over `group`; parameters without a gradient contribute zeros. kEmpty, kFilling, kReduced -> kReducing.
+  // Starts the reduction over `group`; parameters without a gradient contribute zeros. kEmpty, kFilling, kReduced ->
+  // kReducing.
   void start_reduce(const comm::Group& group, const comm::OpInfo& info, const ReductionOptions& options);
   // Waits for it and adds the result to what this window has reduced: -> kReduced. Idempotent.
   void finish_reduce();
@@ -39,7 +40,8 @@ class GradientBucket {
   [[nodiscard]] bool reduction_done() const { return work_.done(); }
   // Reduced gradient of the elements that this rank owns (FlatGroup::owned), 1-D, accumulation dtype.
   [[nodiscard]] const at::Tensor& owned_gradient() const { return owned_gradient_; }
-  // Whether slot i has received a gradient since the window began or, if gradients are sharded, since the last reduction.
+  // Whether slot i has received a gradient since the window began or, if gradients are sharded, since the last
+  // reduction.
   [[nodiscard]] bool has_gradient(size_t i) const { return filled_[i]; }
   // A slot to which the user assigned a gradient that no reduction can take any more (gradients are sharded), or -1.
   [[nodiscard]] int64_t unreduced_user_gradient() const;
@@ -55,16 +57,16 @@ class GradientBucket {
   FlatGroup& group_;
   const Sharding sharding_;
   std::shared_ptr<memory::Arena> arena_;
-  memory::FlatBuffer transient_;      // bucket while gradients are sharded
-  at::Tensor bucket_;                 // the bucket, 1-D
-  std::vector<at::Tensor> views_;     // one a slot, in the parameter's shape
+  memory::FlatBuffer transient_;   // bucket while gradients are sharded
+  at::Tensor bucket_;              // the bucket, 1-D
+  std::vector<at::Tensor> views_;  // one a slot, in the parameter's shape
   std::vector<bool> filled_;
   at::Tensor owned_gradient_;
-  at::Tensor earlier_;                // what this window had reduced before the running reduction
-  at::Tensor communicated_;           // the bucket in the communication dtype, where that differs
+  at::Tensor earlier_;       // what this window had reduced before the running reduction
+  at::Tensor communicated_;  // the bucket in the communication dtype, where that differs
   comm::Work work_;
   double postscale_ = 1.0;
-  bool reduced_before_ = false;       // this window has a reduced part
+  bool reduced_before_ = false;  // this window has a reduced part
   State state_ = State::kEmpty;
 };
 

@@ -95,7 +95,8 @@ void GradientReducer::end_round() {
   // What a round really brings is what the next one waits for.
   for (const int64_t u : order_) {
     auto& round = rounds_[u];
-    if (round.num_gradients > 0 && (round.late || round.num_gradients < round.expected)) round.expected = round.num_gradients;
+    if (round.num_gradients > 0 && (round.late || round.num_gradients < round.expected))
+      round.expected = round.num_gradients;
   }
   round_open_ = false;
 }

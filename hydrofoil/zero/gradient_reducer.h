@@ -23,10 +23,10 @@ struct NonFiniteGradient {
 
 // Consumes gradients from autograd and reduces them unit by unit.
 //
-// A round is one backward. Within it units are reduced in an order that all ranks share (recorded in the first round, rank
-// 0's), each as soon as its gradients are complete and its predecessors have been launched; the end of the backward
-// launches the rest, with zeros for what got no gradient. Gradients that arrive for a unit already launched (reentrant
-// checkpoints) are reduced once more at the end, when any rank has some.
+// A round is one backward. Within it units are reduced in an order that all ranks share (recorded in the first round,
+// rank 0's), each as soon as its gradients are complete and its predecessors have been launched; the end of the
+// backward launches the rest, with zeros for what got no gradient. Gradients that arrive for a unit already launched
+// (reentrant checkpoints) are reduced once more at the end, when any rank has some.
 class GradientReducer {
  public:
   GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded);

@@ -14,9 +14,11 @@ InitialShard::InitialShard(const at::Tensor& parameter, std::string name, const 
   const auto stored = dtype && at::isFloatingType(parameter.scalar_type()) ? *dtype : parameter.scalar_type();
   const Sharding sharding = Sharding::of_stage(3, group.rank(), group.size());
   auto arena = memory::Arena::create(parameter.device(), 0);
-  flat_ = std::make_unique<FlatGroup>(name_, std::vector<ParameterSlot>{{0, name_, parameter}}, stored, false, sharding, arena);
+  flat_ = std::make_unique<FlatGroup>(name_, std::vector<ParameterSlot>{{0, name_, parameter}}, stored, false, sharding,
+                                      arena);
   at::Tensor values = values_in_memory_order(parameter);
-  if (group.size() > 1 && values.numel() > 0) group.broadcast(values, 0, {name_, op_signature(OpKind::kAccess, 0)}).wait();
+  if (group.size() > 1 && values.numel() > 0)
+    group.broadcast(values, 0, {name_, op_signature(OpKind::kAccess, 0)}).wait();
   flat_->adopt(0, values);
   flat_->finish(group_, false);
 }
@@ -36,11 +38,13 @@ void InitialShard::release(std::optional<int> modifier_rank) {
   if (flat_ == nullptr || --holds_ > 0) return;
   const bool lost = !modifier_rank && flat_->sharded() && flat_->modified_outside();
   if (modifier_rank) {
-    if (group_.size() > 1) group_.broadcast(flat_->full(), *modifier_rank, {name_, op_signature(OpKind::kAccess, 2)}).wait();
+    if (group_.size() > 1)
+      group_.broadcast(flat_->full(), *modifier_rank, {name_, op_signature(OpKind::kAccess, 2)}).wait();
     flat_->write_back();
   }
   flat_->release();
-  HYDROFOIL_CHECK_ARG(!lost, "GatheredParameters", "parameter ", name_, " was written without a modifier_rank; the change is lost. "
+  HYDROFOIL_CHECK_ARG(!lost, "GatheredParameters", "parameter ", name_,
+                      " was written without a modifier_rank; the change is lost. "
                       "Pass modifier_rank=R: what rank R wrote becomes every rank's value");
 }
 

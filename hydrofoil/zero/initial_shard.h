@@ -14,14 +14,16 @@ namespace hydrofoil::zero {
 // A parameter that was sharded when its module was built (zero.Init), before there is an engine: a flat group of one.
 class InitialShard {
  public:
-  // Keeps this rank's slice of rank 0's values, in `dtype` where that is given and the parameter is floating, and releases
-  // the parameter. Collective.
-  InitialShard(const at::Tensor& parameter, std::string name, const comm::Group& group, std::optional<at::ScalarType> dtype);
+  // Keeps this rank's slice of rank 0's values, in `dtype` where that is given and the parameter is floating, and
+  // releases the parameter. Collective.
+  InitialShard(const at::Tensor& parameter, std::string name, const comm::Group& group,
+               std::optional<at::ScalarType> dtype);
   ~InitialShard();
 
   // Makes the parameter readable until release(); nested calls count. Collective.
   void gather();
-  // With a modifier rank, that rank's values become every rank's. Throws InvalidArgument where the parameter was written without one.
+  // With a modifier rank, that rank's values become every rank's. Throws InvalidArgument where the parameter was
+  // written without one.
   void release(std::optional<int> modifier_rank);
   // Gives its memory back: the parameter has moved into a unit. Idempotent.
   void retire();

@@ -18,7 +18,8 @@ enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kPlanHa
 
 kernels::GradientStats stats_of(const at::Tensor& gradient) {
   if (gradient.is_cpu()) {
-    return kernels::gradient_stats(gradient.const_data_ptr(), kernels::element_type(gradient.scalar_type()), gradient.numel());
+    return kernels::gradient_stats(gradient.const_data_ptr(), kernels::element_type(gradient.scalar_type()),
+                                   gradient.numel());
   }
   kernels::GradientStats stats;
   stats.sum_of_squares = gradient.to(at::kDouble).square().sum().item<double>();
@@ -82,14 +83,15 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   for (int rank = 0; rank < size; ++rank) {
     const int64_t* of_rank = words + rank * kNumWords;
     if (sharded || rank == 0) sum += std::bit_cast<double>(of_rank[kSumOfSquares]);
-    HYDROFOIL_CHECK_ARG(of_rank[kUserGradient] < 0, "step", "parameter ",
-                        runtime.parameters()[std::max<int64_t>(of_rank[kUserGradient], 0)].name, " on rank ", rank,
-                        ": its .grad was assigned after backward, but ZeRO stages 2 and 3 reduce gradients in backward; assign "
-                        "it before backward, or use hydrofoil.utils.safe_set_full_grad");
+    HYDROFOIL_CHECK_ARG(
+        of_rank[kUserGradient] < 0, "step", "parameter ",
+        runtime.parameters()[std::max<int64_t>(of_rank[kUserGradient], 0)].name, " on rank ", rank,
+        ": its .grad was assigned after backward, but ZeRO stages 2 and 3 reduce gradients in backward; assign "
+        "it before backward, or use hydrofoil.utils.safe_set_full_grad");
     if (of_rank[kPlanHash] != words[kPlanHash]) {
-      throw CommError(detail::concat("rank ", rank, " ran the units of the model in another order than rank 0 (plan hash ",
-                                     of_rank[kPlanHash], " against ", words[kPlanHash],
-                                     "): every rank must call the same modules in the same order"));
+      throw CommError(detail::concat(
+          "rank ", rank, " ran the units of the model in another order than rank 0 (plan hash ", of_rank[kPlanHash],
+          " against ", words[kPlanHash], "): every rank must call the same modules in the same order"));
     }
     if (of_rank[kNonFinite] == 0 && of_rank[kMicroStep] < 0) continue;
     summary.finite = false;
@@ -106,8 +108,8 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   return summary;
 }
 
-void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups, int64_t step,
-                    float gradient_scale) {
+void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups,
+                    int64_t step, float gradient_scale) {
   runtime.allocate_optimizer_states(static_cast<int>(optim::state_names(kind, groups).size()));
   for (auto& unit : runtime.units()) {
     for (size_t b = 0; b < unit->buckets.size(); ++b) {

@@ -13,7 +13,7 @@ namespace hydrofoil::zero {
 
 // What the ranks agree on about a window's reduced gradients.
 struct GradientSummary {
-  double norm = 0.0;      // global L2 norm as reduced (loss scale not removed); the same bits on every rank
+  double norm = 0.0;  // global L2 norm as reduced (loss scale not removed); the same bits on every rank
   bool finite = true;
   std::string parameter;  // the first offending one, on the rank below, in the micro step below; empty if finite
   int rank = -1;
@@ -25,13 +25,13 @@ struct GradientSummary {
 [[nodiscard]] GradientSummary summarize_gradients(Runtime& runtime);
 
 // One fused pass over each owned slice. `groups`: hyperparameters of each optimizer group. `step` counts from 1.
-void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups, int64_t step,
-                    float gradient_scale);
+void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups,
+                    int64_t step, float gradient_scale);
 
 // A run of an owned slice as an optimizer of the user's sees it: 1-D fp32, the gradient already scaled.
 struct ClientShard {
   int group = 0;
-  at::Tensor value;     // a view of the master
+  at::Tensor value;  // a view of the master
   at::Tensor gradient;
 };
 [[nodiscard]] std::vector<ClientShard> client_shards(Runtime& runtime);

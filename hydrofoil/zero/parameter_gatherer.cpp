@@ -10,10 +10,10 @@
 namespace hydrofoil::zero {
 
 // NOTE [Boundaries]
-// Forward: a scope's units are held from the way in to the way out. Backward: the first gradient of an output holds them
-// again, the gradients of all inputs end it; where no input needs a gradient the end of the whole backward does. The last
-// AccumulateGrad is no sign of the end: weights may be frozen or unused, and reentrant checkpoints run it twice.
-// A forward inside a backward is a recomputation: what it gathered stays for the gradients that follow at once.
+// Forward: a scope's units are held from the way in to the way out. Backward: the first gradient of an output holds
+// them again, the gradients of all inputs end it; where no input needs a gradient the end of the whole backward does.
+// The last AccumulateGrad is no sign of the end: weights may be frozen or unused, and reentrant checkpoints run it
+// twice. A forward inside a backward is a recomputation: what it gathered stays for the gradients that follow at once.
 // A unit that several scopes share (merged small modules) is not released between them but when another unit comes.
 
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,

@@ -22,7 +22,7 @@ struct Invocation {
   std::vector<int> backward_units;  // held by the backward
   bool in_forward = false;
   bool in_backward = false;
-  int num_inputs = 0;               // inputs whose gradients end the backward
+  int num_inputs = 0;  // inputs whose gradients end the backward
   int num_inputs_done = 0;
 };
 
@@ -40,8 +40,8 @@ class ParameterGatherer {
   void watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor);
   void watch_output(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor);
 
-  // A parameter of unit `u` is about to be read inside a forward or backward: gathers it for the running module, now and in
-  // all its later calls. Returns false outside both, where nothing is gathered.
+  // A parameter of unit `u` is about to be read inside a forward or backward: gathers it for the running module, now
+  // and in all its later calls. Returns false outside both, where nothing is gathered.
   bool access(int u);
 
   // Holds unit `u` gathered until the matching drop(); collective.
@@ -89,11 +89,11 @@ class ParameterGatherer {
   comm::Group group_;
   const bool overlap_;
   std::vector<UnitState> states_;
-  std::vector<std::shared_ptr<Invocation>> active_;          // forwards that run, innermost last
+  std::vector<std::shared_ptr<Invocation>> active_;  // forwards that run, innermost last
   std::vector<std::shared_ptr<Invocation>> open_backwards_;
-  std::vector<int> backward_accesses_;                       // units held until the backward ends
+  std::vector<int> backward_accesses_;  // units held until the backward ends
   std::function<void()> on_backward_;
-  std::map<bool, Plan> plans_;                               // by grad mode
+  std::map<bool, Plan> plans_;  // by grad mode
   std::vector<int> trace_;
   bool trace_grad_mode_ = false;
   size_t cursor_ = 0;

@@ -23,14 +23,15 @@ at::ScalarType stored_dtype(const at::Tensor& parameter, const Sharding& shardin
 at::Tensor gather_owned(const at::Tensor& owned, const FlatGroup& group, const comm::Group& channel) {
   if (owned.numel() == group.padded_numel()) return owned;
   at::Tensor full = at::empty({group.padded_numel()}, owned.options());
-  channel.all_gather(owned.contiguous(), full, {"assemble", op_signature(OpKind::kAccess, group.padded_numel())}).wait();
+  channel.all_gather(owned.contiguous(), full, {"assemble", op_signature(OpKind::kAccess, group.padded_numel())})
+      .wait();
   return full;
 }
 
 }  // namespace
 
-Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNode> modules, const RuntimeOptions& options,
-                 comm::Group gather_group, comm::Group reduce_group)
+Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNode> modules,
+                 const RuntimeOptions& options, comm::Group gather_group, comm::Group reduce_group)
     : parameters_(std::move(parameters)),
       modules_(std::move(modules)),
       options_(options),
@@ -84,7 +85,8 @@ void Runtime::build_unit(size_t u) {
     grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group});
   }
   for (auto& [key, slots] : grouped) {
-    auto group = std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding, arena_);
+    auto group =
+        std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding, arena_);
     bool broadcast = false;
     for (size_t i = 0; i < group->slots().size(); ++i) {
       auto& info = parameters_[group->slots()[i].index];
@@ -127,7 +129,8 @@ void Runtime::index_places(size_t u) {
     const auto& slots = unit.groups[g]->slots();
     const bool trainable = unit.groups[g]->trainable();
     for (size_t i = 0; i < slots.size(); ++i) {
-      places_[slots[i].index] = {static_cast<int>(u), static_cast<int>(g), trainable ? bucket : -1, static_cast<int>(i)};
+      places_[slots[i].index] = {static_cast<int>(u), static_cast<int>(g), trainable ? bucket : -1,
+                                 static_cast<int>(i)};
     }
     if (trainable) ++bucket;
   }
@@ -140,10 +143,11 @@ void Runtime::install_hooks() {
     for (size_t b = 0; b < units_[u]->buckets.size(); ++b) {
       const auto& slots = units_[u]->buckets[b]->group().slots();
       for (size_t i = 0; i < slots.size(); ++i) {
-        hooks_.push_back(std::make_unique<GradientHook>(slots[i].parameter, [this, u, b, i](const at::Tensor& gradient) {
-          notice_backward();
-          reducer_->on_gradient(u, b, i, gradient);
-        }));
+        hooks_.push_back(
+            std::make_unique<GradientHook>(slots[i].parameter, [this, u, b, i](const at::Tensor& gradient) {
+              notice_backward();
+              reducer_->on_gradient(u, b, i, gradient);
+            }));
       }
     }
   }
@@ -220,8 +224,10 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, std::optional
       const FlatGroup& group = *units_[place.unit]->groups[place.group];
       const auto& slot = group.slots()[place.slot];
       if (gather_group_.size() == 1 || slot.numel == 0) continue;
-      gather_group_.broadcast(group.full().narrow(0, slot.offset, slot.numel), *modifier_rank,
-                              {slot.name, op_signature(OpKind::kAccess, p)}).wait();
+      gather_group_
+          .broadcast(group.full().narrow(0, slot.offset, slot.numel), *modifier_rank,
+                     {slot.name, op_signature(OpKind::kAccess, p)})
+          .wait();
     }
   }
   for (const int u : units_of(parameters)) {
@@ -235,9 +241,10 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, std::optional
     }
     gatherer_->drop(u);
   }
-  HYDROFOIL_CHECK_ARG(modified.empty(), "GatheredParameters", "a parameter of unit ", modified,
-                      " was written without a modifier_rank; the change is lost when it is released. Pass modifier_rank=R: what "
-                      "rank R wrote becomes every rank's value");
+  HYDROFOIL_CHECK_ARG(
+      modified.empty(), "GatheredParameters", "a parameter of unit ", modified,
+      " was written without a modifier_rank; the change is lost when it is released. Pass modifier_rank=R: what "
+      "rank R wrote becomes every rank's value");
 }
 
 void Runtime::prepare_step() {
@@ -247,9 +254,11 @@ void Runtime::prepare_step() {
   for (auto& unit : units_) {
     for (auto& group : unit->groups) {
       const std::string lost = group->lost_parameter();
-      HYDROFOIL_CHECK_ARG(lost.empty(), "step", "parameter ", lost, " was given other memory after initialize (module.to(), "
-                          "load_state_dict(assign=True), .data = ...), which the engine cannot follow; load with copies, or "
-                          "change the model before initialize");
+      HYDROFOIL_CHECK_ARG(
+          lost.empty(), "step", "parameter ", lost,
+          " was given other memory after initialize (module.to(), "
+          "load_state_dict(assign=True), .data = ...), which the engine cannot follow; load with copies, or "
+          "change the model before initialize");
       if (group->sharded() || !group->modified_outside()) continue;
       log_info("parameters of unit ", unit->name, " were changed outside the engine: its fp32 masters follow");
       group->write_back();
@@ -263,7 +272,8 @@ void Runtime::publish_step() {
   for (size_t u = 0; u < units_.size(); ++u) {
     for (auto& group : units_[u]->groups) {
       if (!group->trainable()) continue;
-      works.push_back(group->start_publish(gather_group_, {units_[u]->name, op_signature(OpKind::kPublish, static_cast<int64_t>(u))}));
+      works.push_back(group->start_publish(gather_group_,
+                                           {units_[u]->name, op_signature(OpKind::kPublish, static_cast<int64_t>(u))}));
       if (!options_.reduction.overlap) works.back().wait();
       group->bump_versions();
     }
@@ -299,7 +309,8 @@ MemoryReport Runtime::memory() const {
     int64_t unit_bytes = 0;
     for (const auto& group : unit->groups) {
       unit_bytes += group->full_bytes();
-      report.parameter_bytes += group->sharded() ? static_cast<int64_t>(group->owned_model().nbytes()) : group->full_bytes();
+      report.parameter_bytes +=
+          group->sharded() ? static_cast<int64_t>(group->owned_model().nbytes()) : group->full_bytes();
       if (group->has_master_copy()) report.master_bytes += static_cast<int64_t>(group->owned_master().nbytes());
     }
     for (const auto& bucket : unit->buckets) report.gradient_bytes += bucket->permanent_bytes();
@@ -316,25 +327,29 @@ MemoryReport Runtime::memory() const {
 at::Tensor Runtime::assemble(int64_t parameter, const OwnedTensor& select) {
   const at::NoGradGuard no_grad;
   const Place& place = places_.at(parameter);
-  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "assemble", "parameter ", parameters_[parameter].name, " is frozen: it has no such state");
+  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "assemble", "parameter ", parameters_[parameter].name,
+                      " is frozen: it has no such state");
   Unit& unit = *units_[place.unit];
   const FlatGroup& group = *unit.groups[place.group];
   const auto& slot = group.slots()[place.slot];
   const at::Tensor full = gather_owned(select(unit, place.bucket), group, gather_group_);
-  const at::Tensor piece = full.narrow(0, slot.offset, slot.numel).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  const at::Tensor piece =
+      full.narrow(0, slot.offset, slot.numel).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   return piece.as_strided(slot.parameter.sizes(), slot.parameter.strides(), 0);
 }
 
 void Runtime::scatter(int64_t parameter, const OwnedTensor& select, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
   const Place& place = places_.at(parameter);
-  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "scatter", "parameter ", parameters_[parameter].name, " is frozen: it has no such state");
+  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "scatter", "parameter ", parameters_[parameter].name,
+                      " is frozen: it has no such state");
   Unit& unit = *units_[place.unit];
   const FlatGroup& group = *unit.groups[place.group];
   const auto& slot = group.slots()[place.slot];
-  HYDROFOIL_CHECK_ARG(value.sizes() == slot.parameter.sizes(), "scatter", "parameter ", slot.name, ": got shape ", value.sizes(),
-                      ", expected ", slot.parameter.sizes());
-  at::Tensor ordered = at::empty_strided(slot.parameter.sizes(), slot.parameter.strides(), value.options().dtype(at::kFloat));
+  HYDROFOIL_CHECK_ARG(value.sizes() == slot.parameter.sizes(), "scatter", "parameter ", slot.name, ": got shape ",
+                      value.sizes(), ", expected ", slot.parameter.sizes());
+  at::Tensor ordered =
+      at::empty_strided(slot.parameter.sizes(), slot.parameter.strides(), value.options().dtype(at::kFloat));
   ordered.copy_(value);
   const Range part = intersect({slot.offset, slot.offset + slot.numel}, group.owned());
   if (part.numel() == 0) return;
@@ -352,7 +367,8 @@ std::optional<at::Tensor> Runtime::reduced_gradient(int64_t parameter) {
 
 void Runtime::set_master(int64_t parameter, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
-  scatter(parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); }, value);
+  scatter(
+      parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); }, value);
   const Place& place = places_.at(parameter);
   FlatGroup& group = *units_[place.unit]->groups[place.group];
   if (group.has_master_copy()) group.owned_model().copy_(group.owned_master());
@@ -404,9 +420,11 @@ void Runtime::regroup_unit(size_t u) {
   allocate_optimizer_states(num_states_);
   for (const auto& [p, tensors] : kept) {
     if (places_[p].bucket < 0) continue;
-    scatter(p, [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); }, tensors[0]);
+    scatter(
+        p, [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); }, tensors[0]);
     for (size_t s = 0; s + 1 < tensors.size(); ++s) {
-      scatter(p, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
+      scatter(
+          p, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
     }
   }
 }

@@ -36,19 +36,20 @@ struct RuntimeOptions {
 
 // Bytes that this rank keeps or kept, by kind of state.
 struct MemoryReport {
-  int64_t parameter_bytes = 0;        // permanent copies in the model dtype
-  int64_t gradient_bytes = 0;         // permanent buckets and shards
-  int64_t master_bytes = 0;           // fp32 copies of 16-bit parameters
+  int64_t parameter_bytes = 0;  // permanent copies in the model dtype
+  int64_t gradient_bytes = 0;   // permanent buckets and shards
+  int64_t master_bytes = 0;     // fp32 copies of 16-bit parameters
   int64_t optimizer_state_bytes = 0;
-  int64_t slot_bytes = 0;             // gathered units and transient buckets now
-  int64_t peak_slot_bytes = 0;        // the most they ever were at a time
-  int64_t largest_unit_bytes = 0;     // gathered size of the largest unit, model dtype
+  int64_t slot_bytes = 0;          // gathered units and transient buckets now
+  int64_t peak_slot_bytes = 0;     // the most they ever were at a time
+  int64_t largest_unit_bytes = 0;  // gathered size of the largest unit, model dtype
 };
 
 // The sharding runtime: one model's parameters in units, their gradients and optimizer states, under one Sharding.
 //
 // Takes over the parameters: each becomes a view of storage that the runtime manages. `gather_group` and `reduce_group`
-// are two channels over the same ranks. All methods are called by all ranks in the same order, from one thread at a time.
+// are two channels over the same ranks. All methods are called by all ranks in the same order, from one thread at a
+// time.
 class Runtime {
  public:
   Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNode> modules, const RuntimeOptions& options,
@@ -80,8 +81,9 @@ class Runtime {
   // Index of a parameter by identity, or -1.
   [[nodiscard]] int64_t find(const at::Tensor& parameter) const;
 
-  // Gathers the units of the given parameters for the user until leave_access. `modifier_rank`: after it, what that rank wrote
-  // into them is every rank's. Without one, a parameter that was written raises InvalidArgument where it is sharded.
+  // Gathers the units of the given parameters for the user until leave_access. `modifier_rank`: after it, what that
+  // rank wrote into them is every rank's. Without one, a parameter that was written raises InvalidArgument where it is
+  // sharded.
   void enter_access(const std::vector<int64_t>& parameters);
   void leave_access(const std::vector<int64_t>& parameters, std::optional<int> modifier_rank);
 
@@ -97,8 +99,8 @@ class Runtime {
 
   [[nodiscard]] MemoryReport memory() const;
 
-  // Full fp32 value of what is kept by owner: collective. `select` picks an owned 1-D tensor of a bucket's group (master,
-  // gradient or state); the result has the parameter's shape. Throws InvalidArgument for a frozen parameter.
+  // Full fp32 value of what is kept by owner: collective. `select` picks an owned 1-D tensor of a bucket's group
+  // (master, gradient or state); the result has the parameter's shape. Throws InvalidArgument for a frozen parameter.
   using OwnedTensor = std::function<at::Tensor(Unit& unit, size_t bucket)>;
   [[nodiscard]] at::Tensor assemble(int64_t parameter, const OwnedTensor& select);
   // The other way: writes a full value into the owned slice of every rank.

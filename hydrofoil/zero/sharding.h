@@ -16,9 +16,11 @@ struct Sharding {
   bool optimizer_states = false;
   bool gradients = false;
   bool parameters = false;
-  at::ScalarType accumulation_dtype = at::kFloat;        // of gradient buckets and gradient shards
-  std::optional<at::ScalarType> communication_dtype;     // of reductions; nullopt: the accumulation dtype
-  std::optional<at::ScalarType> model_dtype;             // floating parameters are cast to it; nullopt: as they are
+  at::ScalarType accumulation_dtype = at::kFloat;     // of gradient buckets and gradient shards
+  std::optional<at::ScalarType> communication_dtype;  // of reductions; nullopt: the accumulation dtype
+  std::optional<at::ScalarType> model_dtype;          // floating parameters are cast to it; nullopt: as they are
+
+  bool poison_released = false;  // debug: fill gathered memory with NaN when it is released
 
   // With one rank nothing is cut, whatever the stage. Throws InvalidArgument unless 0 <= stage <= 3.
   [[nodiscard]] static Sharding of_stage(int stage, int shard_rank, int num_shards);
@@ -26,10 +28,10 @@ struct Sharding {
 
 // How gradients of several ranks become one.
 struct ReductionOptions {
-  bool average = true;           // false: sum
-  bool prescale = false;         // divide by `predivide_factor` before the sum, by num_shards / factor after it
+  bool average = true;    // false: sum
+  bool prescale = false;  // divide by `predivide_factor` before the sum, by num_shards / factor after it
   double predivide_factor = 1.0;
-  bool overlap = true;           // reductions and prefetched gathers run beside the compute; never changes bits
+  bool overlap = true;  // reductions and prefetched gathers run beside the compute; never changes bits
 };
 
 // One parameter in a flat group. Offsets and counts are in elements.
@@ -52,8 +54,8 @@ struct Range {
   return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
 }
 
-// Offsets of parameters in a flat buffer, each aligned, and its padded size: a multiple of num_shards slices of one size,
-// each aligned. Pure arithmetic, 64-bit, throws InvalidArgument on overflow.
+// Offsets of parameters in a flat buffer, each aligned, and its padded size: a multiple of num_shards slices of one
+// size, each aligned. Pure arithmetic, 64-bit, throws InvalidArgument on overflow.
 struct FlatLayout {
   std::vector<int64_t> offsets;
   int64_t padded_numel = 0;

@@ -15,9 +15,9 @@ struct Unit {
   std::string name;
   std::vector<int64_t> parameters;
   std::vector<std::unique_ptr<FlatGroup>> groups;
-  std::vector<std::unique_ptr<GradientBucket>> buckets;  // of the trainable groups, in their order
-  std::vector<std::vector<at::Tensor>> optimizer_states;      // of each bucket's owned elements, 1-D fp32
-  int num_scopes = 0;  // modules whose call needs it
+  std::vector<std::unique_ptr<GradientBucket>> buckets;   // of the trainable groups, in their order
+  std::vector<std::vector<at::Tensor>> optimizer_states;  // of each bucket's owned elements, 1-D fp32
+  int num_scopes = 0;                                     // modules whose call needs it
   int64_t num_trainable = 0;
 };
 

@@ -46,8 +46,8 @@ std::vector<int> find_blocks(const std::vector<ModuleNode>& modules) {
       block[m] = block[module.parent];
       continue;
     }
-    const bool repeated = module.parent >= 0 && modules[module.parent].is_list &&
-                          num_siblings[{module.parent, module.type_name}] >= 2;
+    const bool repeated =
+        module.parent >= 0 && modules[module.parent].is_list && num_siblings[{module.parent, module.type_name}] >= 2;
     if (has_parameters[m] && (repeated || module.keep_whole)) block[m] = static_cast<int>(m);
   }
   return block;

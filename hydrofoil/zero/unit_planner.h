@@ -43,9 +43,9 @@ struct UnitLayout {
 //
 // Each repeated block (a child of a list that has a sibling of its type) is a unit, and each module that the user keeps
 // whole; each other module that holds parameters itself is one. Neighbours merge until they hold `unit_min_bytes`. A
-// parameter belongs to the first module that holds it. Throws InvalidArgument for a tree that is none, and for parameter
-// indices out of range or held by no module.
-[[nodiscard]] UnitLayout plan_units(const std::vector<ModuleNode>& modules, const std::vector<ParameterSize>& parameters,
-                                    int64_t unit_min_bytes);
+// parameter belongs to the first module that holds it. Throws InvalidArgument for a tree that is none, and for
+// parameter indices out of range or held by no module.
+[[nodiscard]] UnitLayout plan_units(const std::vector<ModuleNode>& modules,
+                                    const std::vector<ParameterSize>& parameters, int64_t unit_min_bytes);
 
 }  // namespace hydrofoil::zero

@@ -26,14 +26,22 @@ void bind_checkpoint(py::module_& module) {
       .def_property_readonly("world_size", [](const LoadedCheckpoint& saved) { return saved.manifest().world_size; })
       .def_property_readonly("states", [](const LoadedCheckpoint& saved) { return saved.scalars().states; })
       .def_property_readonly("client_state", [](const LoadedCheckpoint& saved) { return saved.scalars().client_state; })
-      .def("read_extra", [](LoadedCheckpoint& saved, const std::string& name, const std::string& kind) {
-        return engine::read_extra(saved, name, kind);
-      }, no_gil);
+      .def(
+          "read_extra",
+          [](LoadedCheckpoint& saved, const std::string& name, const std::string& kind) {
+            return engine::read_extra(saved, name, kind);
+          },
+          no_gil);
   module.def("open_checkpoint", &checkpoint::load_shards, py::arg("directory"), py::arg("tag"), no_gil);
-  module.def("save_engine", [](const EnginePointer& e, const SaveRequest& request) { engine::save_engine(*e, request); }, no_gil);
-  module.def("load_engine", [](const EnginePointer& e, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
-    engine::load_engine(*e, saved, strict, load_optimizer_states);
-  }, no_gil);
+  module.def(
+      "save_engine", [](const EnginePointer& e, const SaveRequest& request) { engine::save_engine(*e, request); },
+      no_gil);
+  module.def(
+      "load_engine",
+      [](const EnginePointer& e, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
+        engine::load_engine(*e, saved, strict, load_optimizer_states);
+      },
+      no_gil);
 }
 
 }  // namespace hydrofoil::python

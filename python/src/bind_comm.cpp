@@ -19,7 +19,9 @@ void bind_comm(py::module_& module) {
       .def("wait", &comm::Work::wait, py::call_guard<py::gil_scoped_release>())
       .def("done", &comm::Work::done);
   py::class_<comm::OpInfo>(module, "OpInfo")
-      .def(py::init([](std::string unit, uint64_t signature) { return comm::OpInfo{std::move(unit), signature}; }),
+      .def(py::init([](std::string unit, uint64_t signature) {
+             return comm::OpInfo{std::move(unit), signature};
+           }),
            py::arg("unit") = "", py::arg("signature") = 0);
   const auto no_gil = py::call_guard<py::gil_scoped_release>();
   const auto info = py::arg("info") = comm::OpInfo{};
@@ -49,10 +51,14 @@ void bind_comm(py::module_& module) {
         options.group.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
         return comm::connect(options);
       },
-      py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("process_groups"), py::arg("backend"), py::arg("timeout_s"), no_gil,
+      py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("process_groups"), py::arg("backend"),
+      py::arg("timeout_s"), no_gil,
       "Two channels over the ranks: shared memory where all ranks share a host, else the named c10d process groups.");
   module.def(
-      "single_rank_groups", [] { return std::vector<Group>{comm::make_local_groups(1)[0], comm::make_local_groups(1)[0]}; },
+      "single_rank_groups",
+      [] {
+        return std::vector<Group>{comm::make_local_groups(1)[0], comm::make_local_groups(1)[0]};
+      },
       "The channels of a world of one rank.");
 }
 

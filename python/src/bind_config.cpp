@@ -44,19 +44,23 @@ void bind_config(py::module_& module) {
       .def_property_readonly("fp16_enabled", [](const EngineOptions& o) { return o.fp16.enabled; })
       .def_property_readonly("fp16_auto_cast", [](const EngineOptions& o) { return o.fp16.auto_cast; })
       .def_property_readonly("bf16_enabled", [](const EngineOptions& o) { return o.bf16.enabled; })
-      .def_property_readonly("model_dtype", [](const EngineOptions& o) { return std::string(config::dtype_name(o.model_dtype())); })
+      .def_property_readonly("model_dtype",
+                             [](const EngineOptions& o) { return std::string(config::dtype_name(o.model_dtype())); })
       .def_property_readonly("autocast_enabled", [](const EngineOptions& o) { return o.torch_autocast.enabled; })
       .def_property_readonly("autocast_dtype",
                              [](const EngineOptions& o) -> std::optional<std::string> {
                                if (!o.torch_autocast.dtype) return std::nullopt;
                                return std::string(config::dtype_name(*o.torch_autocast.dtype));
                              })
-      .def_property_readonly("unit_names", [](const EngineOptions& o) {
-        auto names = o.hydrofoil.unit_names;
-        names.insert(names.end(), o.zero.leaf_module.names.begin(), o.zero.leaf_module.names.end());
-        return names;
-      })
-      .def_property_readonly("collective_timeout_s", [](const EngineOptions& o) { return o.hydrofoil.collective_timeout_s; })
+      .def_property_readonly("unit_names",
+                             [](const EngineOptions& o) {
+                               auto names = o.hydrofoil.unit_names;
+                               names.insert(names.end(), o.zero.leaf_module.names.begin(),
+                                            o.zero.leaf_module.names.end());
+                               return names;
+                             })
+      .def_property_readonly("collective_timeout_s",
+                             [](const EngineOptions& o) { return o.hydrofoil.collective_timeout_s; })
       .def_property_readonly("comm_backend", [](const EngineOptions& o) {
         switch (o.hydrofoil.backend) {
           case engine::CommBackend::kShm:

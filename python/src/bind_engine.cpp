@@ -33,15 +33,16 @@ void bind_engine(py::module_& module) {
       .def_readonly("grad_norm", &engine::StepResult::grad_norm);
   py::class_<Engine, EnginePointer>(module, "Engine")
       .def(py::init([](const engine::EngineOptions& options, std::vector<zero::RuntimeParameter> parameters,
-                       std::vector<zero::ModuleNode> modules, const comm::Group& gather_group, const comm::Group& reduce_group,
-                       std::optional<optim::OptimizerKind> optimizer) {
+                       std::vector<zero::ModuleNode> modules, const comm::Group& gather_group,
+                       const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer) {
              auto runtime = std::make_unique<zero::Runtime>(
                  std::move(parameters), std::move(modules),
-                 engine::runtime_options(options, gather_group.rank(), gather_group.size()), gather_group, reduce_group);
+                 engine::runtime_options(options, mesh::Mesh({{"dp", gather_group.size()}}), gather_group.rank()),
+                 gather_group, reduce_group);
              return std::make_shared<Engine>(options, std::move(runtime), optimizer);
            }),
-           py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"), py::arg("reduce_group"),
-           py::arg("optimizer"), no_gil)
+           py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"),
+           py::arg("reduce_group"), py::arg("optimizer"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
       .def_property_readonly("alive", [](Engine& e) { return e.runtime().alive(); })
@@ -52,7 +53,9 @@ void bind_engine(py::module_& module) {
       .def("set_boundary", &Engine::set_boundary, py::arg("is_boundary"))
       .def("set_no_sync", &Engine::set_no_sync, py::arg("no_sync"))
       .def("begin_step", &Engine::begin_step, no_gil)
-      .def("update_native", [](Engine& e, const std::vector<optim::Hyperparameters>& groups) { e.update_native(groups); }, no_gil)
+      .def(
+          "update_native",
+          [](Engine& e, const std::vector<optim::Hyperparameters>& groups) { e.update_native(groups); }, no_gil)
       .def("begin_client_update", &Engine::begin_client_update, no_gil)
       .def("client_shards", [](Engine& e) { return zero::client_shards(e.runtime()); })
       .def("finish_step", &Engine::finish_step, no_gil)
@@ -60,34 +63,59 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("grad_norm", &Engine::grad_norm)
       .def_property_readonly("overflow", &Engine::overflow)
       .def_property_readonly("overflow_report", &Engine::overflow_report)
-      .def_property("loss_scale", [](Engine& e) { return e.loss_scaler().scale(); },
-                    [](Engine& e, double scale) { e.loss_scaler().set_scale(scale); })
+      .def_property(
+          "loss_scale", [](Engine& e) { return e.loss_scaler().scale(); },
+          [](Engine& e, double scale) { e.loss_scaler().set_scale(scale); })
       .def_property_readonly("dynamic_loss_scale", [](Engine& e) { return e.loss_scaler().is_dynamic(); })
       .def("memory_report", [](Engine& e) { return e.runtime().memory(); })
-      .def("refresh_masters", [](Engine& e) { e.runtime().refresh_masters(); }, no_gil)
+      .def(
+          "refresh_masters", [](Engine& e) { e.runtime().refresh_masters(); }, no_gil)
       .def("find_parameter", [](Engine& e, const at::Tensor& parameter) { return e.runtime().find(parameter); })
-      .def("enter_access", [](Engine& e, const std::vector<int64_t>& parameters) { e.runtime().enter_access(parameters); }, no_gil)
-      .def("leave_access", [](Engine& e, const std::vector<int64_t>& parameters,
-                              std::optional<int> modifier_rank) { e.runtime().leave_access(parameters, modifier_rank); }, no_gil)
-      .def("full_master", [](Engine& e, int64_t parameter) { return e.runtime().assemble(parameter, owned_master); }, no_gil)
-      .def("full_gradient", [](Engine& e, int64_t parameter) {
-        auto gradient = e.runtime().reduced_gradient(parameter);
-        if (gradient) gradient->div_(e.loss_scaler().scale());
-        return gradient;
-      }, no_gil)
-      .def("full_state", [](Engine& e, int64_t parameter, int state) { return e.runtime().assemble(parameter, owned_state(state)); }, no_gil)
-      .def("set_full_master", [](Engine& e, int64_t parameter, const at::Tensor& value) {
-        e.runtime().set_master(parameter, value);
-      }, no_gil)
-      .def("set_full_gradient", [](Engine& e, int64_t parameter, const at::Tensor& value) {
-        e.runtime().scatter(parameter, owned_gradient, value.mul(e.loss_scaler().scale()));
-      }, no_gil)
-      .def("set_full_state", [](Engine& e, int64_t parameter, int state, const at::Tensor& value) {
-        e.runtime().scatter(parameter, owned_state(state), value);
-      }, no_gil)
+      .def(
+          "enter_access",
+          [](Engine& e, const std::vector<int64_t>& parameters) { e.runtime().enter_access(parameters); }, no_gil)
+      .def(
+          "leave_access",
+          [](Engine& e, const std::vector<int64_t>& parameters, std::optional<int> modifier_rank) {
+            e.runtime().leave_access(parameters, modifier_rank);
+          },
+          no_gil)
+      .def(
+          "full_master", [](Engine& e, int64_t parameter) { return e.runtime().assemble(parameter, owned_master); },
+          no_gil)
+      .def(
+          "full_gradient",
+          [](Engine& e, int64_t parameter) {
+            auto gradient = e.runtime().reduced_gradient(parameter);
+            if (gradient) gradient->div_(e.loss_scaler().scale());
+            return gradient;
+          },
+          no_gil)
+      .def(
+          "full_state",
+          [](Engine& e, int64_t parameter, int state) { return e.runtime().assemble(parameter, owned_state(state)); },
+          no_gil)
+      .def(
+          "set_full_master",
+          [](Engine& e, int64_t parameter, const at::Tensor& value) { e.runtime().set_master(parameter, value); },
+          no_gil)
+      .def(
+          "set_full_gradient",
+          [](Engine& e, int64_t parameter, const at::Tensor& value) {
+            e.runtime().scatter(parameter, owned_gradient, value.mul(e.loss_scaler().scale()));
+          },
+          no_gil)
+      .def(
+          "set_full_state",
+          [](Engine& e, int64_t parameter, int state, const at::Tensor& value) {
+            e.runtime().scatter(parameter, owned_state(state), value);
+          },
+          no_gil)
       .def("destroy", &Engine::destroy, py::arg("gather"), no_gil)
-      .def("boundary", [](EnginePointer e, int scope, py::object forward) { return make_boundary(std::move(e), scope, std::move(forward)); })
-      .def("parameter_dict", [](EnginePointer e, const py::dict& parameters) { return make_parameter_dict(std::move(e), parameters); })
+      .def("boundary", [](EnginePointer e, int scope,
+                          py::object forward) { return make_boundary(std::move(e), scope, std::move(forward)); })
+      .def("parameter_dict",
+           [](EnginePointer e, const py::dict& parameters) { return make_parameter_dict(std::move(e), parameters); })
       .def("watch_loss", [](Engine& e, const at::Tensor& loss) { e.runtime().watch_loss(loss); });
 }
 

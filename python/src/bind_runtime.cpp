@@ -13,13 +13,15 @@ void bind_runtime(py::module_& module) {
   py::class_<ModuleNode>(module, "ModuleNode")
       .def(py::init([](std::string path, std::string type_name, int parent, bool is_list, bool keep_whole,
                        std::vector<int64_t> parameters) {
-             return ModuleNode{std::move(path), std::move(type_name), parent, is_list, keep_whole, std::move(parameters)};
+             return ModuleNode{std::move(path), std::move(type_name), parent,
+                               is_list,         keep_whole,           std::move(parameters)};
            }),
-           py::arg("path"), py::arg("type_name"), py::arg("parent"), py::arg("is_list"), py::arg("keep_whole"), py::arg("parameters"));
+           py::arg("path"), py::arg("type_name"), py::arg("parent"), py::arg("is_list"), py::arg("keep_whole"),
+           py::arg("parameters"));
   py::class_<zero::InitialShard, std::shared_ptr<zero::InitialShard>>(module, "InitialShard",
-                                                                       "A parameter that zero.Init has sharded.")
-      .def(py::init<const at::Tensor&, std::string, const comm::Group&, std::optional<at::ScalarType>>(), py::arg("parameter"),
-           py::arg("name"), py::arg("group"), py::arg("dtype"), no_gil)
+                                                                      "A parameter that zero.Init has sharded.")
+      .def(py::init<const at::Tensor&, std::string, const comm::Group&, std::optional<at::ScalarType>>(),
+           py::arg("parameter"), py::arg("name"), py::arg("group"), py::arg("dtype"), no_gil)
       .def("gather", &zero::InitialShard::gather, no_gil)
       .def("release", &zero::InitialShard::release, py::arg("modifier_rank"), no_gil);
   py::class_<RuntimeParameter>(module, "RuntimeParameter")

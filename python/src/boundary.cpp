@@ -29,9 +29,11 @@ void visit_tensors(PyObject* object, const Visit& visit, int depth = 0) {
   if (THPVariable_Check(object)) {
     visit(THPVariable_Unpack(object));
   } else if (PyTuple_Check(object)) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) visit_tensors(PyTuple_GET_ITEM(object, i), visit, depth + 1);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
+      visit_tensors(PyTuple_GET_ITEM(object, i), visit, depth + 1);
   } else if (PyList_Check(object)) {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(object); ++i) visit_tensors(PyList_GET_ITEM(object, i), visit, depth + 1);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(object); ++i)
+      visit_tensors(PyList_GET_ITEM(object, i), visit, depth + 1);
   } else if (PyDict_Check(object)) {
     PyObject* key = nullptr;
     PyObject* value = nullptr;

@@ -23,7 +23,8 @@ void translate(std::exception_ptr error) {
 }  // namespace
 
 void bind_errors(py::module_& module) {
-  comm_error = PyErr_NewExceptionWithDoc("hydrofoil.CommError", "A collective failed: a deadline passed, a rank died, or the ranks disagree.",
+  comm_error = PyErr_NewExceptionWithDoc("hydrofoil.CommError",
+                                         "A collective failed: a deadline passed, a rank died, or the ranks disagree.",
                                          PyExc_RuntimeError, nullptr);
   module.attr("CommError") = py::handle(comm_error);
   py::register_exception_translator([](std::exception_ptr error) { translate(error); });

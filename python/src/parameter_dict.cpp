@@ -47,7 +47,8 @@ void deallocate(PyObject* self) {
 PyType_Slot slots[] = {{Py_mp_subscript, reinterpret_cast<void*>(&subscript)},
                        {Py_tp_dealloc, reinterpret_cast<void*>(&deallocate)},
                        {0, nullptr}};
-PyType_Spec spec{"hydrofoil._C.ParameterDict", sizeof(ParameterDict), 0, Py_TPFLAGS_DEFAULT, slots};  // GC comes from dict
+PyType_Spec spec{"hydrofoil._C.ParameterDict", sizeof(ParameterDict), 0, Py_TPFLAGS_DEFAULT,
+                 slots};  // GC comes from dict
 
 PyObject* parameter_dict_type = nullptr;  // owned by the module for the life of the process
 

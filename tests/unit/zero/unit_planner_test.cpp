@@ -60,7 +60,8 @@ TEST(PlanUnits, KeepsANamedSubtreeWhole) {
 
 TEST(PlanUnits, RejectsWhatIsNoTree) {
   EXPECT_THROW((void)plan_units({}, {}, 0), InvalidArgument);
-  EXPECT_THROW((void)plan_units({{"", "A", -1, false, false, {}}, {"x", "B", 3, false, false, {}}}, {}, 0), InvalidArgument);
+  EXPECT_THROW((void)plan_units({{"", "A", -1, false, false, {}}, {"x", "B", 3, false, false, {}}}, {}, 0),
+               InvalidArgument);
   EXPECT_THROW((void)plan_units({{"", "A", -1, false, false, {7}}}, {{1, 4}}, 0), InvalidArgument);
   EXPECT_THROW((void)plan_units({{"", "A", -1, false, false, {}}}, {{1, 4}}, 0), InvalidArgument);
 }
