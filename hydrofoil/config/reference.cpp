@@ -49,7 +49,7 @@ std::string meaning(const Field& field) {
 std::string section_status(const Section& section) {
   switch (section.activity) {
     case Activity::kByFields:
-      return section.note;
+      return "";
     case Activity::kBySwitch:
       return "Not yet supported: the section is known, and an error where `" + section.switch_key + "` switches it on.";
     case Activity::kByPresence:
@@ -58,9 +58,29 @@ std::string section_status(const Section& section) {
   return "";
 }
 
+// Every key below a later feature's section, as `a`, `b.c`, ...
+std::string known_keys(const Section& section, const std::string& prefix) {
+  std::string out;
+  for (const auto& field : section.fields) {
+    const std::string part = field.type == FieldType::kSection ? known_keys(*field.section, prefix + field.key + ".")
+                                                               : "`" + prefix + field.key + "`";
+    out += (out.empty() || part.empty() ? "" : ", ") + part;
+  }
+  return out;
+}
+
+std::string later_markdown(const Section& section, const std::string& title) {
+  std::string out = "## " + title + "\n\n";
+  if (!section.doc.empty()) out += section.doc + ". ";
+  out += section_status(section) + "\n\nKnown keys: " + known_keys(section, "") + ".\n\n";
+  if (section.open) out += "Further keys are accepted.\n\n";
+  return out;
+}
+
 }  // namespace
 
 std::string section_markdown(const Section& section, const std::string& title, const std::string& path) {
+  if (section.activity != Activity::kByFields) return later_markdown(section, title);
   std::string rows;
   std::string rest;
   for (const auto& field : section.fields) {
@@ -76,9 +96,7 @@ std::string section_markdown(const Section& section, const std::string& title, c
   }
   std::string out = "## " + title + "\n\n";
   if (!section.doc.empty()) out += section.doc + ".\n\n";
-  const std::string status = section_status(section);
-  if (!status.empty()) out += status + "\n\n";
-  if (section.open) out += "Further keys are passed through.\n\n";
+  if (!section.note.empty()) out += section.note + "\n\n";
   if (!rows.empty()) out += "| Key | Takes | Default | Meaning |\n|---|---|---|---|\n" + rows + "\n";
   return out + rest;
 }

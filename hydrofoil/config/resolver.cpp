@@ -75,7 +75,7 @@ void Resolver::fail(const Value* where, const std::string& path, const std::stri
 void Resolver::warn(const std::string& message) {
   if (contains(warnings_, message)) return;
   warnings_.push_back(message);
-  log_warning("config ", source_, ": ", message);
+  log_warning(source_, ": ", message);
 }
 
 void Resolver::resolve(const Section& section, const Value* object, void* target, const std::string& path) {

@@ -32,8 +32,7 @@ Section autocast_section() {
       choice("dtype", &AutocastOptions::dtype, dtype_spellings(), "the lower precision")
           .derived("bf16 on a CPU device, else fp16"),
       field("lower_precision_safe_modules", &AutocastOptions::lower_precision_safe_modules,
-            "class paths of the modules that run in the lower precision")
-          .preset(std::vector<std::string>{"torch.nn.Linear", "torch.nn.Conv1d", "torch.nn.Conv2d", "torch.nn.Conv3d"}),
+            "class paths of the modules that run in the lower precision"),
   };
   return section;
 }
@@ -83,6 +82,8 @@ std::vector<Field> scalar_fields() {
                                "dtype that the gradients travel in")
                             .derived("fp16 or bf16 where enabled, else fp32");
   communication.ignores_case = true;
+  Field data_parallel = config::plain("data_parallel_size", {}, "must be the world size where given").at_least(1);
+  data_parallel.type = config::FieldType::kInteger;
   return {
       field(kTrain, &EngineOptions::train_batch_size, "samples per optimizer step, all ranks together")
           .at_least(1)
@@ -108,7 +109,7 @@ std::vector<Field> scalar_fields() {
       field("dump_state", &EngineOptions::dump_state, "log the resolved options at the start"),
       field("dataloader_drop_last", &EngineOptions::dataloader_drop_last,
             "the loader of training_data drops an incomplete last batch"),
-      config::plain("data_parallel_size", {}, "must be the world size where given"),
+      data_parallel,
   };
 }
 
@@ -163,7 +164,7 @@ void resolve_batch_sizes(EngineOptions& options, const ResolveContext& context, 
 void resolve_data_parallel_size(const Value& root, const ResolveContext& context, const config::Resolver& resolver) {
   const Value* value = root.find("data_parallel_size");
   if (value == nullptr || value->is(ValueKind::kNull) || value->is_auto()) return;
-  if (!value->is(ValueKind::kInteger) || value->integer != context.world_size) {
+  if (value->real != context.world_size) {
     resolver.fail(value, "data_parallel_size",
                   "got " + describe(*value) + ", expected the world size " + std::to_string(context.world_size) +
                       " (other axes than data parallelism are not yet supported)");
@@ -228,6 +229,7 @@ DType EngineOptions::model_dtype() const {
 void EngineOptions::validate() const {
   EngineOptions copy = *this;
   config::check_ranges(engine_section(), &copy, "");
+  zero.validate();
   check_precision(*this);
   check_reduction(*this);
 }
@@ -253,6 +255,9 @@ ResolvedOptions resolve_engine_options(std::string_view text_or_path, const Reso
   options.optimizer = optim::resolve_optimizer(resolver, optimizer);
   options.scheduler = optim::resolve_scheduler(resolver, scheduler, options.optimizer);
   resolve_data_parallel_size(root, context, resolver);
+  if (options.gradient_predivide_factor != 1.0 && !options.prescale_gradients) {
+    result.table.annotate("gradient_predivide_factor", "no effect without prescale_gradients");
+  }
   zero::check_offload(options.zero, context.cpu_device, resolver, root.find("zero_optimization"));
   check_precision(options);
   check_reduction(options);

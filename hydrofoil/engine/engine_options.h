@@ -25,8 +25,9 @@ enum class CommBackend { kAuto, kShm, kC10d };
 // The section `torch_autocast`.
 struct AutocastOptions {
   bool enabled = false;
-  std::optional<DType> dtype;                             // resolved: bf16 on a CPU device, else fp16
-  std::vector<std::string> lower_precision_safe_modules;  // class paths
+  std::optional<DType> dtype;  // resolved: bf16 on a CPU device, else fp16
+  std::vector<std::string> lower_precision_safe_modules = {"torch.nn.Linear", "torch.nn.Conv1d", "torch.nn.Conv2d",
+                                                           "torch.nn.Conv3d"};  // class paths
 };
 
 // The section `data_types`.

@@ -83,7 +83,7 @@ std::vector<Field> memory_and_io_sections() {
   Field nebula = section("nebula", "Azure Nebula checkpoints", Activity::kBySwitch,
                          {later("enabled", false), later("nebula_load_path", {}), later("enable_nebula_load", true),
                           later("persistent_storage_path", {}), later("persistent_time_interval", 100_i),
-                          later("num_of_version_in_retention", 2_i), later("load_path", {})});
+                          later("num_of_version_in_retention", 2_i)});
   return {activation, aio, checkpoint, nebula, later("datastates_ckpt", {}, "DataStates checkpoints")};
 }
 

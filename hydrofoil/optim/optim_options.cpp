@@ -210,6 +210,10 @@ OptimizerOptions resolve_optimizer(config::Resolver& resolver, const Value* sect
   if (native != nullptr) {
     resolver.resolve(*native, params, &options.params, "optimizer.params");
     check_params(resolver, params, options);
+    if (options.type == "Adam" && options.params.adam_w_mode) {
+      resolver.table().annotate("optimizer.params.adam_w_mode",
+                                "type Adam decays the weights as AdamW, as in DeepSpeed");
+    }
     options.params_json = detail::members_json(*native, &options.params);
   } else {
     options.params_json = detail::raw_params(resolver, params, "optimizer.params");

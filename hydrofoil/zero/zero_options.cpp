@@ -24,8 +24,10 @@ const std::vector<std::pair<std::string, OffloadDevice>>& device_names() {
 }
 
 Field device_field() {
-  return choice("device", &OffloadOptions::device, device_names(), "where this state lives; none is the device")
-      .with_note("cpu on a CPU device is the device itself; nvme, and cpu on another device, are not yet supported");
+  return choice("device", &OffloadOptions::device, device_names(),
+                "where this state lives; none: the device; cpu on a CPU device is the device itself; nvme, and cpu on "
+                "another device, "
+                "are not yet supported");
 }
 
 Field swap_size(std::string key, int64_t value) {
@@ -61,7 +63,9 @@ Section offload_optimizer_section() {
       accepted("pipeline_read", false, "tunes DeepSpeed's NVMe swapping"),
       accepted("pipeline_write", false, "tunes DeepSpeed's NVMe swapping"),
       accepted("fast_init", false, "tunes DeepSpeed's NVMe swapping"),
-      accepted("ratio", 1.0, "with the tier equal to the device every share is the same").range(0, 1),
+      field("ratio", &OffloadOptions::ratio, "share of the states that is offloaded; below 1 with stage 3 only")
+          .accepted("with the tier equal to the device every share is the same")
+          .range(0, 1),
       later("super_offload", false, "optimizer steps on a Grace CPU"),
       accepted("cpuadam_cores_perc", 0.8, "tunes super_offload").range(0, 1),
   };
@@ -221,13 +225,10 @@ Value upgrade_zero_section(const Value& section, config::Resolver& resolver) {
   }
   if (!section.is(ValueKind::kObject)) return section;
   Value upgraded = section;
-  std::erase_if(upgraded.members, [](const Value::Member& member) { return member.first.starts_with("cpu_offload"); });
-  for (const auto& member : section.members) {
-    if (member.first.starts_with("cpu_offload") && member.first != "cpu_offload" &&
-        member.first != "cpu_offload_param" && member.first != "cpu_offload_use_pin_memory") {
-      upgraded.members.push_back(member);
-    }
-  }
+  std::erase_if(upgraded.members, [](const Value::Member& member) {
+    return member.first == "cpu_offload" || member.first == "cpu_offload_param" ||
+           member.first == "cpu_offload_use_pin_memory";
+  });
   const auto replace = [&](const char* old_key, const char* new_key) {
     const auto flag = old_flag(section, old_key, resolver);
     if (!flag) return;
@@ -272,6 +273,8 @@ void check_offload(const ZeroOptions& options, bool cpu_device, config::Resolver
 void ZeroOptions::validate() const {
   ZeroOptions copy = *this;
   config::check_ranges(zero_section(), &copy, kPath);
+  HYDROFOIL_CHECK_ARG(stage == 3 || offload_optimizer.ratio == 1.0, "config", kPath, ".offload_optimizer.ratio: got ",
+                      offload_optimizer.ratio, " with stage ", stage, ", expected 1 (a part needs stage 3)");
 }
 
 }  // namespace hydrofoil::zero

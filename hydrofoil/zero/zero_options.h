@@ -17,6 +17,7 @@ enum class OffloadDevice { kNone, kCpu, kNvme };
 struct OffloadOptions {
   OffloadDevice device = OffloadDevice::kNone;
   std::optional<std::string> nvme_path;  // directory of the swap files; only for kNvme
+  double ratio = 1.0;                    // of the optimizer states; below 1 with stage 3 only
 };
 
 // Modules that stay one unit whatever they contain (DeepSpeed's z3 leaf modules).

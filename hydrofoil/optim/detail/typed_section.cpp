@@ -38,6 +38,7 @@ const config::Section* find_type(config::Resolver& resolver, const KnownTypes& k
   for (const auto& [name, section] : known.native) {
     if (name == type || (known.native_in_any_case && same(name, type))) {
       type = name;
+      resolver.table().derive(path, type, "");
       return &section;
     }
   }
