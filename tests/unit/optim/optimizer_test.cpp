@@ -1,6 +1,7 @@
 #include "hydrofoil/optim/optimizer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
@@ -56,7 +57,15 @@ struct Case {
   std::vector<Hyperparameters> groups;
 };
 
-class AgainstTorch : public testing::TestWithParam<std::tuple<Case, at::ScalarType>> {};
+// One thread: torch starts a team for every small tensor, which takes minutes where processors are shared.
+class AgainstTorch : public testing::TestWithParam<std::tuple<Case, at::ScalarType>> {
+ protected:
+  AgainstTorch() : threads_before_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~AgainstTorch() override { at::set_num_threads(threads_before_); }
+
+ private:
+  int threads_before_;
+};
 
 // aten_step calls torch's own fused Adam, AdamW and SGD.
 TEST_P(AgainstTorch, AgreesForAThousandSteps) {
