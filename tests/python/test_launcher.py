@@ -565,6 +565,16 @@ def test_kill_9_of_the_launcher_leaves_no_process(start, tmp_path, victim):
     assert code == (137 if victim == "supervisor" else -9)
 
 
+def test_kill_9_of_both_processes_of_the_launcher_ends_the_ranks(start, tmp_path):
+    process = start("--nproc", "2", "--no-python", "bash", "-c", f"touch {tmp_path}/pid_$$; while true; do sleep 0.05; done")
+    ranks = pids_in(tmp_path, 2)
+    supervisor = supervisor_of(process)
+    process.send_signal(signal.SIGSTOP)  # so that it cannot clean up in between
+    os.kill(supervisor, signal.SIGKILL)
+    process.kill()
+    wait_until(lambda: not any(is_alive(pid) for pid in ranks), "end of the ranks")
+
+
 def test_failure_leaves_no_process(start, tmp_path):
     script = textwrap.dedent(FAMILY.format(folder=tmp_path, trap="")).replace(
         "while true; do wait; done", "[ $RANK = 1 ] && { until [ -e go ]; do sleep 0.01; done; exit 4; }; while true; do wait; done"
