@@ -94,7 +94,7 @@ class Trainer:
 
     def _build_engine(self, seed: int) -> Any:
         torch.manual_seed(seed)  # The same initial weights on every rank and for every world size.
-        model = LanguageModel(self._model_config)
+        model = LanguageModel(self._model_config).to(self._device)
         engine, _, _, _ = hydrofoil.initialize(model=model, model_parameters=model.parameters(), config=self._config)
         return engine
 
