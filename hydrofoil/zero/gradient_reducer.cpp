@@ -28,6 +28,10 @@ void GradientReducer::configure_rounds(bool reduce, double scale, int64_t micro_
   micro_step_ = micro_step;
 }
 
+void GradientReducer::configure_as(const GradientReducer& other) {
+  configure_rounds(other.reduce_rounds_, other.scale_, other.micro_step_);
+}
+
 void GradientReducer::open_round() {
   round_open_ = true;
   next_ = 0;

@@ -43,6 +43,7 @@ class GradientReducer {
 
   // Whether the following rounds reduce (always, if gradients are sharded), and the factor of each gradient.
   void configure_rounds(bool reduce, double scale, int64_t micro_step);
+  void configure_as(const GradientReducer& other);
   // Makes every unit reduced; throws InvalidArgument where the window saw no backward.
   void complete_window();
   void reset_window();

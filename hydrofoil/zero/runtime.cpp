@@ -81,7 +81,7 @@ void Runtime::build_unit(size_t u) {
   for (const int64_t p : unit.parameters) {
     const auto& info = parameters_[p];
     const auto dtype = stored_dtype(info.parameter, options_.sharding);
-    const bool trainable = info.parameter.requires_grad();
+    const bool trainable = options_.training && info.parameter.requires_grad();
     grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group});
   }
   for (auto& [key, slots] : grouped) {
@@ -138,7 +138,9 @@ void Runtime::index_places(size_t u) {
 
 void Runtime::install_hooks() {
   hooks_.clear();
-  reducer_ = std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction, options_.sharding.gradients);
+  auto reducer = std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction, options_.sharding.gradients);
+  if (reducer_ != nullptr) reducer->configure_as(*reducer_);
+  reducer_ = std::move(reducer);
   for (size_t u = 0; u < units_.size(); ++u) {
     for (size_t b = 0; b < units_[u]->buckets.size(); ++b) {
       const auto& slots = units_[u]->buckets[b]->group().slots();
@@ -377,6 +379,7 @@ void Runtime::set_master(int64_t parameter, const at::Tensor& value) {
 }
 
 bool Runtime::requires_grad_changed() const {
+  if (!options_.training) return false;
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const Place& place = places_[p];
     if (parameters_[p].parameter.requires_grad() != units_[place.unit]->groups[place.group]->trainable()) return true;

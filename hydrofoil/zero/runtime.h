@@ -32,6 +32,7 @@ struct RuntimeOptions {
   Sharding sharding;
   ReductionOptions reduction;
   int64_t unit_min_bytes = 0;
+  bool training = true;  // false: no gradients and no masters are kept, whatever requires_grad says
 };
 
 // Bytes that this rank keeps or kept, by kind of state.

@@ -94,12 +94,13 @@ class Engine(torch.nn.Module):
             table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), 0), shard))
         self.gather_group, self.reduce_group = comm.engine_groups(options.comm_backend, options.collective_timeout_s)
         core_kind = kind if client is None else None
-        self.core = _C.Engine(options, table, nodes, self.gather_group, self.reduce_group, core_kind)
+        training = client is not None or kind is not None
+        self.core = _C.Engine(options, table, nodes, self.gather_group, self.reduce_group, core_kind, training)
         for parameter in parameters:
             parameter._hydrofoil_engine = self.core
         self._wrapping = _modules.Wrapping(self.core, modules)
         self.optimizer: Any = None
-        if client is not None or kind is not None:
+        if training:
             self.optimizer = ZeroOptimizer(self, kind, groups, defaults, client)
         self.basic_optimizer = client if client is not None else self.optimizer
 

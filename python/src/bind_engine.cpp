@@ -34,15 +34,16 @@ void bind_engine(py::module_& module) {
   py::class_<Engine, EnginePointer>(module, "Engine")
       .def(py::init([](const engine::EngineOptions& options, std::vector<zero::RuntimeParameter> parameters,
                        std::vector<zero::ModuleNode> modules, const comm::Group& gather_group,
-                       const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer) {
-             auto runtime = std::make_unique<zero::Runtime>(
-                 std::move(parameters), std::move(modules),
-                 engine::runtime_options(options, mesh::Mesh({{"dp", gather_group.size()}}), gather_group.rank()),
-                 gather_group, reduce_group);
+                       const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer, bool training) {
+             auto runtime_options =
+                 engine::runtime_options(options, mesh::Mesh({{"dp", gather_group.size()}}), gather_group.rank());
+             runtime_options.training = training;
+             auto runtime = std::make_unique<zero::Runtime>(std::move(parameters), std::move(modules), runtime_options,
+                                                            gather_group, reduce_group);
              return std::make_shared<Engine>(options, std::move(runtime), optimizer);
            }),
            py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"),
-           py::arg("reduce_group"), py::arg("optimizer"), no_gil)
+           py::arg("reduce_group"), py::arg("optimizer"), py::arg("training"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
       .def_property_readonly("alive", [](Engine& e) { return e.runtime().alive(); })
