@@ -80,7 +80,8 @@ std::vector<Field> scalar_fields() {
   steps.allows_infinity = true;
   Field communication = choice("communication_data_type", &EngineOptions::communication_data_type, types,
                                "dtype that the gradients travel in")
-                            .derived("fp16 or bf16 where enabled, else fp32");
+                            .derived("the accumulation dtype")
+                            .with_note("DeepSpeed's default is the model's dtype");
   communication.ignores_case = true;
   Field data_parallel = config::plain("data_parallel_size", {}, "must be the world size where given").at_least(1);
   data_parallel.type = config::FieldType::kInteger;
@@ -173,8 +174,8 @@ void resolve_data_parallel_size(const Value& root, const ResolveContext& context
 
 void derive_types(EngineOptions& options, const ResolveContext& context, config::ResolvedTable& table) {
   if (!options.communication_data_type) {
-    options.communication_data_type = options.model_dtype();
-    table.derive("communication_data_type", std::string(dtype_name(options.model_dtype())), "the model's dtype");
+    table.derive("communication_data_type", std::string(dtype_name(options.data_types.grad_accum_dtype)),
+                 "not given: data_types.grad_accum_dtype; DeepSpeed's default is the model's dtype");
   }
   if (!options.torch_autocast.dtype) {
     options.torch_autocast.dtype = context.cpu_device ? DType::kBFloat16 : DType::kFloat16;

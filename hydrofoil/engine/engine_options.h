@@ -56,7 +56,7 @@ struct EngineOptions {
   double gradient_predivide_factor = 1.0;      // with prescale_gradients: divide by this before, by world / this after
   GradientReduceOp gradient_allreduce_op = GradientReduceOp::kMean;
   std::optional<int64_t> steps_per_print;        // none: never
-  std::optional<DType> communication_data_type;  // resolved: fp16 or bf16 where that is on, else fp32
+  std::optional<DType> communication_data_type;  // none: the accumulation dtype
   bool wall_clock_breakdown = false;             // log the time of each phase
   bool dump_state = false;                       // log the options at the start
   bool dataloader_drop_last = false;             // the loader of `training_data` drops an incomplete last batch

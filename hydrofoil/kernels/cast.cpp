@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "hydrofoil/base/error.h"
@@ -30,28 +31,30 @@ const char* at_element(const FlatInput& array, int64_t index) {
 
 void cast(FlatOutput dst, FlatInput src, int64_t numel, CpuIsa isa) {
   check("cast", dst, src, numel);
-  accumulate(dst, src, numel, 1.0f, AccumulateMode::kAssign, isa);
+  if (dst.type != src.type) {
+    (void)accumulate(dst, src, numel, 1.0f, AccumulateMode::kAssign, isa);
+    return;
+  }
+  at::parallel_for(0, numel, kGrain, [&](int64_t begin, int64_t end) {
+    std::memcpy(at_element(dst, begin), at_element(src, begin), (end - begin) * element_bytes(dst.type));
+  });
 }
 
-void accumulate(FlatOutput dst, FlatInput src, int64_t numel, float scale, AccumulateMode mode, CpuIsa isa) {
+bool accumulate(FlatOutput dst, FlatInput src, int64_t numel, float scale, AccumulateMode mode, CpuIsa isa) {
   check("accumulate", dst, src, numel);
   const detail::IsaKernels& kernels = detail::isa_kernels(isa);
-  const bool is_copy = mode == AccumulateMode::kAssign && scale == 1.0f && dst.type == src.type;
+  std::atomic<bool> finite = true;
   at::parallel_for(0, numel, kGrain, [&](int64_t begin, int64_t end) {
-    char* to = at_element(dst, begin);
-    const char* from = at_element(src, begin);
-    if (is_copy) {
-      std::memcpy(to, from, (end - begin) * element_bytes(dst.type));
-      return;
-    }
-    kernels.accumulate({.dst = to,
-                        .src = from,
-                        .numel = end - begin,
-                        .dst_type = dst.type,
-                        .src_type = src.type,
-                        .scale = scale,
-                        .add = mode == AccumulateMode::kAdd});
+    const bool part = kernels.accumulate({.dst = at_element(dst, begin),
+                                          .src = at_element(src, begin),
+                                          .numel = end - begin,
+                                          .dst_type = dst.type,
+                                          .src_type = src.type,
+                                          .scale = scale,
+                                          .add = mode == AccumulateMode::kAdd});
+    if (!part) finite.store(false, std::memory_order_relaxed);
   });
+  return finite.load(std::memory_order_relaxed);
 }
 
 }  // namespace hydrofoil::kernels

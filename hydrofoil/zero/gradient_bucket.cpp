@@ -3,8 +3,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/isfinite.h>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/kernels/cast.h"
+#include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::zero {
@@ -77,6 +80,33 @@ void GradientBucket::begin_filling() {
   state_ = State::kFilling;
 }
 
+namespace {
+
+bool has_kernel(const at::Tensor& tensor) {
+  const auto type = tensor.scalar_type();
+  return tensor.is_cpu() && (type == at::kFloat || type == at::kBFloat16 || type == at::kHalf);
+}
+
+// view = gradient * scale, or view += gradient * scale. Returns whether the result is finite where that costs no wait for a
+// device (true there: the summary of the step finds it).
+bool accumulate_into(const at::Tensor& view, const at::Tensor& gradient, double scale, bool add) {
+  const bool same_order = view.strides() == gradient.strides() && view.is_non_overlapping_and_dense();
+  if (same_order && has_kernel(view) && has_kernel(gradient)) {
+    return kernels::accumulate({view.data_ptr(), kernels::element_type(view.scalar_type())},
+                               {gradient.const_data_ptr(), kernels::element_type(gradient.scalar_type())}, view.numel(),
+                               static_cast<float>(scale), add ? kernels::AccumulateMode::kAdd : kernels::AccumulateMode::kAssign);
+  }
+  if (add) {
+    view.add_(gradient, scale);
+  } else {
+    view.copy_(gradient);
+    if (scale != 1.0) view.mul_(scale);
+  }
+  return !view.is_cpu() || at::isfinite(view).all().item<bool>();
+}
+
+}  // namespace
+
 bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double scale) {
   const at::NoGradGuard no_grad;
   HYDROFOIL_ASSERT(state_ != State::kReducing, group_.slots()[i].name);
@@ -84,19 +114,12 @@ bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double sca
   const at::Tensor dense = gradient.is_sparse() ? gradient.detach().to_dense() : gradient.detach();
   at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
   at::Tensor& view = views_[i];
-  if (shown.defined() && !shown.is_same(view)) {
-    view.copy_(shown);
-  } else if (!shown.defined() || !filled_[i]) {
-    view.copy_(dense);
-    if (scale != 1.0) view.mul_(scale);
-    shown = view;
-    filled_[i] = true;
-    return true;
-  }
-  view.add_(dense, scale);
+  const bool assigned = shown.defined() && !shown.is_same(view);
+  if (assigned) view.copy_(shown);
+  const bool add = assigned || (shown.defined() && filled_[i]);
   shown = view;
   filled_[i] = true;
-  return true;
+  return accumulate_into(view, dense, scale, add);
 }
 
 void GradientBucket::close_filling() {

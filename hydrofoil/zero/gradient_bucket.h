@@ -24,7 +24,7 @@ class GradientBucket {
   GradientBucket& operator=(const GradientBucket&) = delete;
 
   // Takes the gradient of slot i times `scale` (sparse ones too). Follows what the user did to `.grad` in between:
-  // None drops what was accumulated, another tensor replaces it. Returns false where the gradient is not finite.
+  // None drops what was accumulated, another tensor replaces it. Returns false where what is accumulated is not finite.
   bool accumulate(size_t i, const at::Tensor& gradient, double scale);
 
   // Starts the reduction over `group`; parameters without a gradient contribute zeros. kEmpty, kFilling, kReduced ->

@@ -63,6 +63,21 @@ void measure(Runtime& runtime, int64_t* words) {
   words[kPlanHash] = static_cast<int64_t>(runtime.gatherer().plan_hash());
 }
 
+// Names the rank whose own backward brought the first non-finite gradient; where none did (the reduction overflowed), a rank
+// that holds the result.
+void name_origin(const int64_t* words, int size, const std::vector<RuntimeParameter>& parameters, GradientSummary& summary) {
+  for (int rank = 0; rank < size; ++rank) {
+    const int64_t* of_rank = words + rank * kNumWords;
+    const int64_t micro_step = of_rank[kMicroStep];
+    if (of_rank[kNonFinite] == 0 && micro_step < 0) continue;
+    const bool earlier = micro_step >= 0 && (summary.micro_step < 0 || micro_step < summary.micro_step);
+    if (summary.rank >= 0 && !earlier) continue;
+    summary.rank = rank;
+    summary.micro_step = micro_step;
+    summary.parameter = parameters[std::max<int64_t>(of_rank[kParameter], 0)].name;
+  }
+}
+
 }  // namespace
 
 GradientSummary summarize_gradients(Runtime& runtime) {
@@ -79,7 +94,6 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   const bool sharded = runtime.sharding().optimizer_states;
   GradientSummary summary;
   double sum = 0.0;
-  bool origin_known = false;
   for (int rank = 0; rank < size; ++rank) {
     const int64_t* of_rank = words + rank * kNumWords;
     if (sharded || rank == 0) sum += std::bit_cast<double>(of_rank[kSumOfSquares]);
@@ -93,16 +107,9 @@ GradientSummary summarize_gradients(Runtime& runtime) {
           "rank ", rank, " ran the units of the model in another order than rank 0 (plan hash ", of_rank[kPlanHash],
           " against ", words[kPlanHash], "): every rank must call the same modules in the same order"));
     }
-    if (of_rank[kNonFinite] == 0 && of_rank[kMicroStep] < 0) continue;
-    summary.finite = false;
-    // The rank whose own backward produced it comes before those that only received it in the reduction.
-    const bool origin = of_rank[kMicroStep] >= 0;
-    if (summary.rank >= 0 && (origin_known || !origin)) continue;
-    origin_known = origin;
-    summary.rank = rank;
-    summary.micro_step = of_rank[kMicroStep];
-    summary.parameter = runtime.parameters()[std::max<int64_t>(of_rank[kParameter], 0)].name;
+    if (of_rank[kNonFinite] != 0) summary.finite = false;
   }
+  if (!summary.finite) name_origin(words, size, runtime.parameters(), summary);
   if (!std::isfinite(sum)) summary.finite = false;
   summary.norm = std::sqrt(sum);
   return summary;

@@ -1,7 +1,7 @@
 #pragma once
 
 // Conversions between element types and fp32, for the sources built once per instruction set only (see isa_kernels.h).
-// Integer and fp32 arithmetic without branches: compilers vectorize it, and every instruction set gives the same bits.
+// A value is finite where magnitude(raw) < kInfinity. Integer and fp32 arithmetic without branches: compilers vectorize it, and every instruction set gives the same bits.
 
 #include <cstdint>
 
@@ -13,12 +13,16 @@ inline float bits_float(uint32_t bits) { return __builtin_bit_cast(float, bits);
 
 struct Float32 {
   using Raw = float;
+  static constexpr uint32_t kInfinity = 0x7F800000u;
+  static inline uint32_t magnitude(Raw raw) { return float_bits(raw) & 0x7FFFFFFFu; }
   static inline float load(Raw raw) { return raw; }
   static inline Raw store(float value) { return value; }
 };
 
 struct BFloat16 {
   using Raw = uint16_t;
+  static constexpr uint32_t kInfinity = 0x7F80u;
+  static inline uint32_t magnitude(Raw raw) { return raw & 0x7FFFu; }
   static inline float load(Raw raw) { return bits_float(static_cast<uint32_t>(raw) << 16); }
   static inline Raw store(float value) {
     const uint32_t bits = float_bits(value);
@@ -35,6 +39,8 @@ struct BFloat16 {
 // included. No operand is subnormal, so flush-to-zero modes change nothing.
 struct Float16 {
   using Raw = uint16_t;
+  static constexpr uint32_t kInfinity = 0x7C00u;
+  static inline uint32_t magnitude(Raw raw) { return raw & 0x7FFFu; }
   static inline float load(Raw raw) {
     const uint32_t word = static_cast<uint32_t>(raw) << 16;
     const uint32_t sign = word & 0x80000000u;

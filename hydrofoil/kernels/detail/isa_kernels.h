@@ -40,7 +40,7 @@ struct AccumulateArguments {
 struct IsaKernels {
   void (*optimizer_update)(UpdateRule rule, const UpdateArguments& arguments);
   double (*sum_of_squares)(const void* data, ElementType type, int64_t numel);
-  void (*accumulate)(const AccumulateArguments& arguments);
+  bool (*accumulate)(const AccumulateArguments& arguments);
 };
 
 // Throws InvalidArgument where this processor does not run `isa`.
@@ -52,7 +52,7 @@ struct IsaKernels {
   namespace hydrofoil::kernels::isa {                                                                   \
   void optimizer_update(hydrofoil::kernels::UpdateRule rule, const detail::UpdateArguments& arguments); \
   double sum_of_squares(const void* data, hydrofoil::kernels::ElementType type, int64_t numel);         \
-  void accumulate(const detail::AccumulateArguments& arguments);                                        \
+  bool accumulate(const detail::AccumulateArguments& arguments);                                        \
   }
 
 HYDROFOIL_DECLARE_ISA_KERNELS(scalar)
