@@ -72,14 +72,17 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
 void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
   if (!tensor.requires_grad()) return;
   ++invocation->num_inputs;
-  watch_gradient(tensor, [this, invocation] {
+  watch_gradient(tensor, [this, invocation, alive = std::weak_ptr<int>(alive_)] {
+    if (alive.expired()) return;
     if (invocation->in_backward && ++invocation->num_inputs_done >= invocation->num_inputs) close_backward(invocation);
   });
 }
 
 void ParameterGatherer::watch_output(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
   if (!tensor.requires_grad() || tensor.is_leaf()) return;
-  watch_gradient(tensor, [this, invocation] { open_backward(invocation, false); });
+  watch_gradient(tensor, [this, invocation, alive = std::weak_ptr<int>(alive_)] {
+    if (!alive.expired()) open_backward(invocation, false);
+  });
 }
 
 void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward) {

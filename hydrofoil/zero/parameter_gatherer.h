@@ -97,6 +97,7 @@ class ParameterGatherer {
   std::vector<int> trace_;
   bool trace_grad_mode_ = false;
   size_t cursor_ = 0;
+  std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // hooks in graphs that outlive the gatherer hold it weakly
 };
 
 }  // namespace hydrofoil::zero

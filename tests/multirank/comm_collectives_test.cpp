@@ -2,30 +2,34 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-
 #include <string>
+#include <tuple>
 #include <vector>
 
-#include "hydrofoil/comm/local/local_group.h"
 #include "tests/support/collectives.h"
+#include "tests/support/comm_backends.h"
 
 namespace hydrofoil::comm {
 namespace {
 
 using testing::check_moves;
 using testing::check_reductions;
-using testing::rank_data;
+using testing::connect_threads;
 using testing::run_ranks;
 
-class Collectives : public ::testing::TestWithParam<int> {};
+class Collectives : public ::testing::TestWithParam<std::tuple<std::string, int>> {
+ protected:
+  std::string backend() const { return std::get<0>(GetParam()); }
+  int size() const { return std::get<1>(GetParam()); }
+};
 
 TEST_P(Collectives, EqualTheirDefinitionForEveryDtypeAndSize) {
-  const auto groups = make_local_groups(GetParam());
-  run_ranks(GetParam(), [&](int rank) {
-    const Group& group = groups[static_cast<size_t>(rank)];
+  const auto groups = connect_threads(backend(), size(), 1);
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
     EXPECT_EQ(group.rank(), rank);
-    EXPECT_EQ(group.size(), GetParam());
-    EXPECT_EQ(group.backend_name(), "local");
+    EXPECT_EQ(group.size(), size());
+    if (size() > 1) EXPECT_EQ(group.backend_name(), backend() == "c10d" ? "c10d:store" : backend());
     for (const at::ScalarType dtype : testing::comm_dtypes()) {
       for (const int64_t numel : {0, 1, 3, 1025}) {
         check_reductions(group, numel, dtype);
@@ -38,40 +42,42 @@ TEST_P(Collectives, EqualTheirDefinitionForEveryDtypeAndSize) {
 
 // Several chunks and an odd rest.
 TEST_P(Collectives, MoveBuffersLargerThanTheirChunks) {
-  const auto groups = make_local_groups(GetParam());
-  run_ranks(GetParam(), [&](int rank) {
-    const Group& group = groups[static_cast<size_t>(rank)];
+  const auto groups = connect_threads(backend(), size(), 1);
+  const int64_t numel = 600'001 / size();
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-      check_reductions(group, 600'001 / GetParam(), dtype);
-      check_moves(group, 600'001 / GetParam(), dtype);
+      check_reductions(group, numel, dtype);
+      check_moves(group, numel, dtype);
     }
   });
 }
 
 TEST_P(Collectives, RunInTheOrderOfTheCallsOnEveryChannel) {
-  const int size = GetParam();
-  const auto groups = make_local_channels(size, 2);
-  run_ranks(size, [&](int rank) {
+  const auto groups = connect_threads(backend(), size(), 2);
+  run_ranks(size(), [&](int rank) {
     const auto& channels = groups[static_cast<size_t>(rank)];
-    at::Tensor first = at::ones({1001}, at::kFloat);
-    at::Tensor second = at::ones({1001}, at::kFloat);
+    at::Tensor buffers[2] = {at::ones({1001}), at::ones({1001})};
     std::vector<Work> works;
     // The ranks take the two channels in different orders: they are independent.
-    for (int i = 0; i < 10; ++i) {
-      works.push_back(channels[rank % 2].all_reduce(rank % 2 == 0 ? first : second, ReduceOp::kSum));
-      works.push_back(channels[1 - rank % 2].all_reduce(rank % 2 == 0 ? second : first, ReduceOp::kSum));
+    for (int i = 0; i < 20; ++i) {
+      const auto channel = static_cast<size_t>((i + rank) % 2);
+      works.push_back(channels[channel].all_reduce(buffers[channel], ReduceOp::kSum, {.unit = "u", .signature = 7}));
     }
     for (auto& work : works) {
       work.wait();
       EXPECT_TRUE(work.done());
     }
-    const float expected = std::pow(static_cast<float>(size), 10.0F);
-    EXPECT_TRUE(at::equal(first, at::full({1001}, expected)));
-    EXPECT_TRUE(at::equal(second, at::full({1001}, expected)));
+    const float expected = std::pow(static_cast<float>(size()), 10.0F);
+    for (const auto& buffer : buffers) EXPECT_TRUE(at::equal(buffer, at::full({1001}, expected)));
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, Collectives, ::testing::Values(1, 2, 3, 5));
+INSTANTIATE_TEST_SUITE_P(Backends, Collectives,
+                         ::testing::Combine(::testing::Values("local", "shm", "c10d"), ::testing::Values(1, 2, 3, 5)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param) + std::to_string(std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace hydrofoil::comm

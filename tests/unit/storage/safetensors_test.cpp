@@ -81,6 +81,26 @@ TEST_F(Safetensors, ReadsBackWhatWasWritten) {
   EXPECT_EQ(scalar, -9);
 }
 
+TEST_F(Safetensors, ReadsAFileOfTheReferenceImplementation) {
+  // Header as safetensors 0.8 for Python wrote it, padding included; values 0, 1, 2 and six ones.
+  const std::string header =
+      R"({"__metadata__":{"k":"v"},"b":{"dtype":"I64","shape":[3],"data_offsets":[0,24]},)"
+      R"("a":{"dtype":"F32","shape":[2,3],"data_offsets":[24,48]},"c":{"dtype":"U8","shape":[0],"data_offsets":[48,48]}})";
+  const int64_t whole[3] = {0, 1, 2};
+  const float ones[6] = {1, 1, 1, 1, 1, 1};
+  put(header + "      ",
+      std::string(reinterpret_cast<const char*>(whole), 24) + std::string(reinterpret_cast<const char*>(ones), 24));
+  const SafetensorsReader reader(path());
+  EXPECT_EQ(reader.metadata().at("k"), "v");
+  EXPECT_EQ(reader.entry("c").num_bytes, 0);
+  float last = 0;
+  reader.read(reader.entry("a"), 20, 4, &last);
+  EXPECT_EQ(last, 1);
+  int64_t second = 0;
+  reader.read(reader.entry("b"), 8, 8, &second);
+  EXPECT_EQ(second, 1);
+}
+
 TEST_F(Safetensors, AlignsHeaderAndTensors) {
   write_small_file();
   uint64_t length = 0;
