@@ -11,6 +11,7 @@ import torch
 
 from hydrofoil import _C, comm
 from hydrofoil.engine import Engine
+from hydrofoil.zero.init import Init
 
 __all__ = ["add_config_arguments", "config_text", "initialize"]
 
@@ -74,16 +75,15 @@ def initialize(
     comm.init_distributed(dist_init_required=dist_init_required, distributed_port=distributed_port)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     options = _C.resolve_config(config_text(chosen), torch.distributed.get_world_size(), device.type == "cpu")
-    engine = Engine(
-        model=model,
-        options=options,
-        optimizer=optimizer,
-        model_parameters=model_parameters,
-        training_data=training_data,
-        lr_scheduler=lr_scheduler,
-        collate_fn=collate_fn,
-        config=chosen,
-    )
+    with Init.suspended():
+        engine = Engine(
+            model=model,
+            options=options,
+            optimizer=optimizer,
+            model_parameters=model_parameters,
+            training_data=training_data,
+            lr_scheduler=lr_scheduler,
+            collate_fn=collate_fn,
+            config=chosen,
+        )
     return engine, engine.optimizer, engine.training_dataloader, engine.lr_scheduler
-
-

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from example_ranks import run_ranks
+from tests.python.example_ranks import run_ranks
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "python"
 SCRIPTS, PORT = EXAMPLES / "deepspeed_scripts", EXAMPLES / "pytorch_port"

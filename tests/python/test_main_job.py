@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from example_ranks import TwoRanks, run_ranks
+from tests.python.example_ranks import TwoRanks, run_ranks
 
 pytest.importorskip("hydrofoil", reason="hydrofoil is not installed")
 pytest.importorskip("tqdm", reason="the main job shows its progress with tqdm")
