@@ -33,7 +33,9 @@ void validate(const ConnectOptions& options) {
                       "backend shm serves CPU tensors only, device is ", c10::DeviceTypeName(options.device, true));
   HYDROFOIL_CHECK_ARG(options.size == 1 || options.store.defined(), kFunction, "store is null");
   const auto names = static_cast<int>(options.process_group_names.size());
-  HYDROFOIL_CHECK_ARG(options.size == 1 || options.backend != "c10d" || names == options.num_channels, kFunction,
+  HYDROFOIL_CHECK_ARG(options.size == 1 || options.backend != "c10d" || names == options.num_channels ||
+                          options.make_process_groups != nullptr,
+                      kFunction,
                       "process_group_names has ", names, " names, expected one for each of ", options.num_channels,
                       " channels");
 }
@@ -139,7 +141,9 @@ std::vector<Group> shm_groups(const ConnectOptions& options, const std::shared_p
 }
 
 std::vector<Group> c10d_groups(const ConnectOptions& options, const std::string& prefix) {
-  const auto names = static_cast<int>(options.process_group_names.size());
+  const bool make = options.process_group_names.empty() && options.make_process_groups != nullptr;
+  const std::vector<std::string> group_names = make ? options.make_process_groups() : options.process_group_names;
+  const auto names = static_cast<int>(group_names.size());
   HYDROFOIL_CHECK_ARG(names == options.num_channels, kFunction, "process_group_names has ", names,
                       " names, expected one for each of ", options.num_channels, " channels");
   // A connection of its own: the board must answer while another thread waits on the user's.
@@ -147,10 +151,10 @@ std::vector<Group> c10d_groups(const ConnectOptions& options, const std::string&
                                                   options.size, options.num_channels);
   std::vector<Group> groups;
   for (int channel = 0; channel < options.num_channels; ++channel) {
-    groups.push_back(make_c10d_group(options.process_group_names[static_cast<size_t>(channel)],
+    groups.push_back(make_c10d_group(group_names[static_cast<size_t>(channel)],
                                      {.group = options.group, .board = board, .channel = channel}));
     HYDROFOIL_CHECK_ARG(groups.back().rank() == options.rank && groups.back().size() == options.size, kFunction,
-                        "process group ", options.process_group_names[static_cast<size_t>(channel)], " is rank ",
+                        "process group ", group_names[static_cast<size_t>(channel)], " is rank ",
                         groups.back().rank(), " of ", groups.back().size(), ", expected ", options.rank, " of ",
                         options.size);
   }
@@ -177,7 +181,7 @@ std::vector<Group> connect(const ConnectOptions& options) {
   if (options.rank == 0) {
     log_info("comm: group ", options.group.name, " uses c10d, because the ranks cannot share memory: ", reasons);
   }
-  HYDROFOIL_CHECK_ARG(!options.process_group_names.empty(), kFunction, "the ranks cannot share memory (", reasons,
+  HYDROFOIL_CHECK_ARG(!options.process_group_names.empty() || options.make_process_groups != nullptr, kFunction, "the ranks cannot share memory (", reasons,
                       ") and process_group_names is empty");
   return c10d_groups(options, prefix);
 }

@@ -3,6 +3,7 @@
 #include <c10/core/DeviceType.h>
 #include <c10/util/intrusive_ptr.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@ struct ConnectOptions {
   int size = 1;
   c10::intrusive_ptr<c10d::Store> store;          // shared by the ranks; not needed for one rank
   std::vector<std::string> process_group_names;   // one a channel, registered with torch.distributed; for c10d
+  // Makes them when c10d is really used (a Gloo group costs threads); called where process_group_names is empty.
+  std::function<std::vector<std::string>()> make_process_groups;
   std::string backend = "auto";                   // auto, shm, c10d
   c10::DeviceType device = c10::DeviceType::CPU;  // of the buffers; shm serves the CPU only
   int num_channels = 2;

@@ -448,6 +448,8 @@ void Runtime::destroy(bool gather) {
   reducer_.reset();
   gatherer_.reset();
   units_.clear();
+  gather_group_ = comm::Group();
+  reduce_group_ = comm::Group();
   parameters_.clear();
   index_.clear();
 }

@@ -14,7 +14,7 @@ from torch.distributed import ReduceOp, all_gather_into_tensor, get_rank, get_wo
 
 from hydrofoil import _C
 
-__all__ = ["engine_groups", "get_local_rank", "init_distributed", "is_initialized"]
+__all__ = ["EngineGroups", "get_local_rank", "init_distributed", "is_initialized"]
 
 _channel_counter = itertools.count()
 
@@ -82,14 +82,29 @@ def init_distributed(
     )
 
 
-def engine_groups(backend: str, timeout_s: float) -> list[_C.Group]:
-    """The two channels of one engine over all ranks (gathers; reductions)."""
-    if not is_initialized() or _dist.get_world_size() == 1:
-        return _C.single_rank_groups()
-    number = next(_channel_counter)
-    names = []
-    for channel in range(2):
-        group = _dist.new_group(timeout=timedelta(seconds=timeout_s + 30.0), group_desc=f"hydrofoil_{number}_{channel}")
-        names.append(group.group_name)
-    store = _dist.PrefixStore(f"hydrofoil/{number}", _dist.distributed_c10d._get_default_store())
-    return _C.connect(_dist.get_rank(), _dist.get_world_size(), store, names, backend, timeout_s)
+class EngineGroups:
+    """The two channels of one engine over all ranks (gathers; reductions), and the process groups under them, if any."""
+
+    def __init__(self, backend: str, timeout_s: float, device: str = "cpu") -> None:
+        self._process_groups: list[Any] = []
+        if not is_initialized() or _dist.get_world_size() == 1:
+            self.gather, self.reduce = _C.single_rank_groups()
+            return
+        number = next(_channel_counter)
+
+        def make_process_groups() -> list[str]:
+            for channel in range(2):
+                self._process_groups.append(
+                    _dist.new_group(timeout=timedelta(seconds=timeout_s + 30.0), group_desc=f"hydrofoil_{number}_{channel}"))
+            return [group.group_name for group in self._process_groups]
+
+        store = _dist.PrefixStore(f"hydrofoil/{number}", _dist.distributed_c10d._get_default_store())
+        self.gather, self.reduce = _C.connect(
+            _dist.get_rank(), _dist.get_world_size(), store, make_process_groups, backend, timeout_s)
+
+    def close(self) -> None:
+        """Ends the process groups; the channels over them must not be used any more."""
+        self.gather = self.reduce = None
+        for group in self._process_groups:
+            _dist.destroy_process_group(group)
+        self._process_groups.clear()

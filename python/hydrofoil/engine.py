@@ -92,10 +92,10 @@ class Engine(torch.nn.Module):
                 parameter.requires_grad_(False)
             shard = parameter.__dict__.pop("_hydrofoil_initial_shard", None)
             table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), 0), shard))
-        self.gather_group, self.reduce_group = comm.engine_groups(options.comm_backend, options.collective_timeout_s)
+        self._groups = comm.EngineGroups(options.comm_backend, options.collective_timeout_s)
         core_kind = kind if client is None else None
         training = client is not None or kind is not None
-        self.core = _C.Engine(options, table, nodes, self.gather_group, self.reduce_group, core_kind, training)
+        self.core = _C.Engine(options, table, nodes, self._groups.gather, self._groups.reduce, core_kind, training)
         for parameter in parameters:
             parameter._hydrofoil_engine = self.core
         self._wrapping = _modules.Wrapping(self.core, modules)
@@ -302,6 +302,7 @@ class Engine(torch.nn.Module):
         """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective)."""
         self._wrapping.remove()
         self.core.destroy(gather)
+        self._groups.close()
         for parameter in self._parameters_list:
             parameter.__dict__.pop("_hydrofoil_engine", None)
         self._parameters_list = []

@@ -1,4 +1,5 @@
 #include <pybind11/chrono.h>
+#include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -40,20 +41,20 @@ void bind_comm(py::module_& module) {
       .def("barrier", &Group::barrier, info, no_gil);
   module.def(
       "connect",
-      [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store, std::vector<std::string> process_groups,
+      [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store, std::function<std::vector<std::string>()> make_process_groups,
          std::string backend, double timeout_s) {
         comm::ConnectOptions options;
         options.rank = rank;
         options.size = size;
         options.store = store;
-        options.process_group_names = std::move(process_groups);
+        options.make_process_groups = std::move(make_process_groups);
         options.backend = std::move(backend);
         options.group.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
         return comm::connect(options);
       },
-      py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("process_groups"), py::arg("backend"),
+      py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("make_process_groups"), py::arg("backend"),
       py::arg("timeout_s"), no_gil,
-      "Two channels over the ranks: shared memory where all ranks share a host, else the named c10d process groups.");
+      "Two channels over the ranks: shared memory where all ranks share a host, else the c10d process groups that the callable makes.");
   module.def(
       "single_rank_groups",
       [] {

@@ -130,7 +130,7 @@ class Init:
 
     def _connect(self) -> None:
         if self._group is None:
-            self._group = comm.engine_groups(self._backend, self._timeout_s)[0]
+            self._group = comm.EngineGroups(self._backend, self._timeout_s).gather
 
     def _shard_tree(self, module: torch.nn.Module) -> None:
         for child in module.modules():
