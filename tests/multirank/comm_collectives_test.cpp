@@ -29,7 +29,8 @@ TEST_P(Collectives, EqualTheirDefinitionForEveryDtypeAndSize) {
     const Group& group = groups[static_cast<size_t>(rank)][0];
     EXPECT_EQ(group.rank(), rank);
     EXPECT_EQ(group.size(), size());
-    if (size() > 1) EXPECT_EQ(group.backend_name(), backend() == "c10d" ? "c10d:store" : backend());
+    const std::string several = backend() == "c10d" ? "c10d:store" : backend();
+    EXPECT_EQ(group.backend_name(), size() == 1 ? "local" : several);
     for (const at::ScalarType dtype : testing::comm_dtypes()) {
       for (const int64_t numel : {0, 1, 3, 1025}) {
         check_reductions(group, numel, dtype);

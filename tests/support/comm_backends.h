@@ -24,10 +24,11 @@ inline std::vector<std::vector<comm::Group>> connect_threads(const std::string& 
   run_ranks(size, [&](int rank) {
     comm::ConnectOptions connect{
         .rank = rank, .size = size, .store = store, .backend = backend, .num_channels = num_channels, .group = options};
+    std::vector<c10::intrusive_ptr<c10d::ProcessGroup>> kept;  // the registry does not hold them
     for (int channel = 0; channel < num_channels && backend == "c10d"; ++channel) {
       const std::string name = id + "-" + std::to_string(channel) + "-" + std::to_string(rank);
-      register_store_group(name, c10::make_intrusive<c10d::PrefixStore>(id + std::to_string(channel), store), rank,
-                           size);
+      kept.push_back(register_store_group(
+          name, c10::make_intrusive<c10d::PrefixStore>(id + std::to_string(channel), store), rank, size));
       connect.process_group_names.push_back(name);
     }
     groups[static_cast<size_t>(rank)] = comm::connect(connect);

@@ -32,7 +32,7 @@ std::string argument_error(const std::function<void()>& body) {
 
 #define EXPECT_ARGUMENT_ERROR(part, ...)                                                           \
   do {                                                                                             \
-    const std::string error = argument_error([&] { static_cast<void>(__VA_ARGS__); });                                \
+    const std::string error = argument_error([&] { static_cast<void>(__VA_ARGS__); });             \
     EXPECT_NE(error.find(part), std::string::npos) << "expected " << (part) << ", got: " << error; \
   } while (false)
 
