@@ -31,6 +31,7 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList(Block(width, hidden) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, VOCABULARY, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.3)  # losses near log(29), tied head or not
 
     def hidden(self, tokens: torch.Tensor, turn: int, rank: int) -> torch.Tensor:
         x = self.embedding(tokens)

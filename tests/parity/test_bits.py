@@ -1,0 +1,72 @@
+"""What must give identical bits: stages, unit sizes and transports (fp32, world 2, one micro step, no clipping), and overlap."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from tests.parity import models, settings
+from tests.parity.settings import Case
+from tests.support.world import world
+
+STEPS = 6
+UNITS = (settings.SMALL_UNITS, 2048, settings.LARGE_UNITS)  # every module; a few; one
+BACKENDS = ("shm", "c10d")
+REFERENCE = dict(stage=0, unit_min_bytes=settings.LARGE_UNITS, backend="shm")
+
+
+def assert_same_bits(got: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    for rank, (a, b) in enumerate(zip(got, expected)):
+        for result in (a, b):
+            assert "error" not in result, f"rank {rank}:\n{result['error']}"
+        assert a["losses"] == b["losses"], f"losses of rank {rank}: {a['losses']}, expected {b['losses']}"
+        for key in ("parameters", "model"):
+            differ = [name for name, value in b[key].items() if a[key][name].tobytes() != value.tobytes()]
+            assert not differ, f"rank {rank}, {key}: {differ} differ"
+
+
+def run(world_size: int, cases: list[Case]) -> dict[Case, list[dict[str, Any]]]:
+    of_rank = world(world_size).run("tests.parity.cases:run_cases", timeout=240.0, cases=[(case, STEPS) for case in cases])
+    return {case: [results[i] for results in of_rank] for i, case in enumerate(cases)}
+
+
+def stage_cases(model: str) -> list[Case]:
+    return [
+        Case(model=model, stage=stage, unit_min_bytes=units, backend=backend)
+        for backend in BACKENDS for units in UNITS for stage in (0, 1, 2, 3)
+    ]
+
+
+@functools.lru_cache(maxsize=1)
+def run_stages(model: str) -> dict[Case, list[dict[str, Any]]]:
+    return run(2, stage_cases(model))
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for m in models.NAMES for c in stage_cases(m)])
+def test_stage_unit_size_and_transport_change_no_bit(case: Case) -> None:
+    results = run_stages(case.model)
+    assert_same_bits(results[case], results[Case(model=case.model, **REFERENCE)])
+
+
+def overlap_cases(overlap: bool) -> list[Case]:
+    """With accumulation and clipping, in every dtype."""
+    return [
+        Case(model=model, dtype=dtype, stage=stage, accumulation=3, unit_min_bytes=settings.SMALL_UNITS, clipping=settings.CLIP,
+             backend=backend, overlap=overlap)
+        for model, backend in (("odd", "shm"), ("tied", "c10d")) for dtype in ("fp32", "bf16", "fp16") for stage in (0, 1, 2, 3)
+    ]
+
+
+@functools.lru_cache(maxsize=1)
+def run_overlap(world_size: int) -> dict[Case, list[dict[str, Any]]]:
+    return run(world_size, overlap_cases(True) + overlap_cases(False))
+
+
+@pytest.mark.parametrize(
+    ("world_size", "number"),
+    [pytest.param(w, i, id=f"world{w}-{case}") for w in (2, 3) for i, case in enumerate(overlap_cases(True))])
+def test_overlap_changes_no_bit(world_size: int, number: int) -> None:
+    results = run_overlap(world_size)
+    assert_same_bits(results[overlap_cases(True)[number]], results[overlap_cases(False)[number]])
