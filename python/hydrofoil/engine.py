@@ -81,6 +81,8 @@ class Engine(torch.nn.Module):
                 factory = getattr(torch.optim, options.optimizer.type)
                 client = factory(groups, **json.loads(options.optimizer.params_json))
                 groups = [dict(group) for group in client.param_groups]
+        if client is not None:
+            defaults = dict(getattr(client, "defaults", defaults))  # schedulers look there for what an optimizer knows
         group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
         unknown = [p for group in groups for p in group["params"] if p not in self.param_names]
         if unknown:

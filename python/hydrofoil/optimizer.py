@@ -83,6 +83,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
 
     def _update(self) -> None:
         core = self._engine.core
+        self._opt_called = True  # torch's schedulers warn where no step of the optimizer came before theirs
         if self._client is None:
             core.update_native(self._hyperparameters())
             return

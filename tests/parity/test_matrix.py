@@ -11,7 +11,6 @@ import functools
 import itertools
 
 import pytest
-import torch
 
 from tests.parity import compare, models, reference, settings
 from tests.parity.settings import Case
@@ -57,7 +56,6 @@ def run_all(world_size: int, dtype: str, model: str) -> dict[Case, list[dict]]:
 
 @functools.lru_cache(maxsize=8)
 def expected(world_size: int, dtype: str, model: str, accumulation: int, clipping: float, steps: int) -> reference.History:
-    torch.set_num_threads(1)
     return compare.expected(Case(model=model, dtype=dtype, accumulation=accumulation, clipping=clipping), world_size, steps)
 
 
