@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/kernels/torch_types.h"
@@ -105,6 +106,39 @@ TEST_P(AccumulateInto, ComputesInFp32AndRoundsOnce) {
       }
     }
   }
+}
+
+TEST_P(AccumulateInto, SaysWhetherWhatItStoredIsFinite) {
+  const auto [dst_type, src_type] = GetParam();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const int64_t numel : {1, 7, 64, 65, 1003, 150'001}) {
+    Array dst(dst_type, numel), src(src_type, numel);
+    const auto finite = [&](float scale, AccumulateMode mode, CpuIsa isa) {
+      for (int64_t i = 0; i < numel; ++i) dst.set(i, 1.0f);
+      return accumulate({dst.data(), dst_type}, {src.data(), src_type}, numel, scale, mode, isa);
+    };
+    for (int64_t i = 0; i < numel; ++i) src.set(i, -2.0f);
+    for (const CpuIsa isa : isas()) {
+      for (const AccumulateMode mode : {AccumulateMode::kAssign, AccumulateMode::kAdd}) {
+        EXPECT_TRUE(finite(1.0f, mode, isa)) << numel;
+        for (const int64_t place : {int64_t{0}, numel / 2, numel - 1}) {
+          for (const float bad : {kInfinity, -kInfinity, std::nanf("")}) {
+            src.set(place, bad);
+            EXPECT_FALSE(finite(1.0f, mode, isa)) << numel << " at " << place;
+            EXPECT_FALSE(finite(0.5f, mode, isa)) << numel << " at " << place;
+            src.set(place, -2.0f);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Accumulate, SeesAnOverflowOfTheResult) {
+  const uint16_t largest = 0x7BFF;  // fp16 65504
+  uint16_t target = largest;
+  EXPECT_FALSE(accumulate({&target, ElementType::kFloat16}, {&largest, ElementType::kFloat16}, 1, 1.0f, AccumulateMode::kAdd));
+  EXPECT_TRUE(accumulate({}, {}, 0, 1.0f, AccumulateMode::kAdd));
 }
 
 TEST(Accumulate, CopiesEqualTypesBitByBit) {

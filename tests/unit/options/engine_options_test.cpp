@@ -34,7 +34,7 @@ TEST(EngineOptions, DefaultsAreThoseOfTheReference) {
   EXPECT_EQ(options.gradient_clipping, 1.0);
   EXPECT_FALSE(options.steps_per_print.has_value());
   EXPECT_EQ(options.gradient_predivide_factor, 1.0);
-  EXPECT_EQ(options.communication_data_type, DType::kFloat32);
+  EXPECT_FALSE(options.communication_data_type.has_value());
   EXPECT_EQ(options.data_types.grad_accum_dtype, DType::kFloat32);
   EXPECT_EQ(options.zero.stage, 0);
   EXPECT_EQ(options.fp16.initial_scale_power, 16);
@@ -66,8 +66,9 @@ TEST(EngineOptions, PrecisionSectionsSetTheModelsType) {
   const auto fp16 = resolve(R"("fp16": {"enabled": true, "loss_scale": 128})");
   EXPECT_EQ(fp16.options.model_dtype(), DType::kFloat16);
   EXPECT_FALSE(fp16.options.fp16.dynamic());
-  EXPECT_EQ(fp16.options.communication_data_type, DType::kFloat16);
+  EXPECT_FALSE(fp16.options.communication_data_type.has_value());  // the accumulation dtype, not the model's
   EXPECT_EQ(fp16.table.find("communication_data_type")->why, Why::kDerived);
+  EXPECT_EQ(fp16.table.find("communication_data_type")->value, "fp32");
   const auto bf16 = resolve(R"("bfloat16": {"enabled": "true"}, "communication_data_type": "FP32")");
   EXPECT_EQ(bf16.options.model_dtype(), DType::kBFloat16);
   EXPECT_EQ(bf16.options.communication_data_type, DType::kFloat32);
