@@ -69,6 +69,12 @@ void Work::wait() {
   if (state_) state_->wait();
 }
 
+bool Work::wait_for(std::chrono::milliseconds limit) const {
+  if (!state_) return true;
+  std::unique_lock lock(state_->mutex);
+  return state_->finished.wait_for(lock, limit, [this] { return state_->done; });
+}
+
 bool Work::done() const {
   if (!state_) return true;
   const std::lock_guard lock(state_->mutex);

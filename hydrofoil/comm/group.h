@@ -32,6 +32,8 @@ class Work {
   // Returns when the buffers may be used again; re-throws the collective's error (at every call). Does not hold the
   // CPU.
   void wait();
+  // Waits at most `limit`; whether it is done. Throws nothing.
+  [[nodiscard]] bool wait_for(std::chrono::milliseconds limit) const;
   [[nodiscard]] bool done() const;
 
  private:

@@ -78,6 +78,7 @@ void Engine::load_counters(const Counters& counters) {
 }
 
 double Engine::begin_backward(bool scale_wrt_accumulation) {
+  check_alive("backward");
   runtime_->recover();
   configure_rounds();
   const double undo = scale_wrt_accumulation ? 1.0 : static_cast<double>(options_.gradient_accumulation_steps);
@@ -89,11 +90,13 @@ bool Engine::is_boundary() const {
 }
 
 void Engine::set_boundary(std::optional<bool> is_boundary) {
+  check_alive("set_gradient_accumulation_boundary");
   boundary_ = is_boundary;
   configure_rounds();
 }
 
 void Engine::set_no_sync(bool no_sync) {
+  check_alive("no_sync");
   HYDROFOIL_CHECK_ARG(!no_sync || options_.zero.stage < 2, "no_sync", "got ZeRO stage ", options_.zero.stage,
                       ", expected 0 or 1: stages 2 and 3 reduce every gradient in its backward");
   no_sync_ = no_sync;
@@ -109,6 +112,7 @@ void Engine::report_overflow(const zero::GradientSummary& summary) {
 }
 
 bool Engine::begin_step() {
+  check_alive("step");
   last_ = {};
   client_update_ = false;
   HYDROFOIL_CHECK_ARG(!no_sync_, "step", "called inside no_sync()");
@@ -164,8 +168,14 @@ StepResult Engine::step(std::span<const optim::Hyperparameters> groups) {
   return finish_step();
 }
 
+void Engine::check_alive(const char* function) const {
+  HYDROFOIL_CHECK_ARG(runtime_->alive(), function, "this engine was destroyed");
+}
+
 void Engine::zero_grad() {
+  check_alive("zero_grad");
   runtime_->recover();
+  runtime_->gatherer().release_kept();
   runtime_->reducer().reset_window();
 }
 

@@ -11,6 +11,11 @@
 #include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::zero {
+namespace {
+constexpr const char* kSharded =
+    "this gradient was reduced: under ZeRO stage 1 each rank holds only its slice of it. Read it with "
+    "hydrofoil.utils.safe_get_full_grad(parameter); clip with the config's gradient_clipping; or use stage 0";
+}  // namespace
 
 // NOTE [Gradient windows]
 // The first gradient of a window is copied into the bucket and later ones are added, so no bucket is ever zeroed; only
@@ -28,6 +33,7 @@ GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::
   }
   bucket_ = memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
   owned_gradient_ = bucket_.narrow(0, group_.owned().begin, group_.owned().numel());
+  if (sharding_.optimizer_states) shown_ = memory::FlatBuffer(group_.padded_numel(), dtype, group_.device(), kSharded);
   make_views();
 }
 
@@ -43,11 +49,15 @@ int64_t GradientBucket::permanent_bytes() const {
   return static_cast<int64_t>((bucket_.defined() && !sharding_.gradients ? bucket_ : owned_gradient_).nbytes());
 }
 
+at::Tensor GradientBucket::slot_view(const at::Tensor& flat, size_t i) const {
+  const auto& slot = group_.slots()[i];
+  return flat.as_strided(slot.parameter.sizes(), slot.parameter.strides(), flat.storage_offset() + slot.offset);
+}
+
 void GradientBucket::make_views() {
   views_.clear();
-  for (const auto& slot : group_.slots()) {
-    views_.push_back(
-        bucket_.as_strided(slot.parameter.sizes(), slot.parameter.strides(), bucket_.storage_offset() + slot.offset));
+  for (size_t i = 0; i < group_.slots().size(); ++i) {
+    views_.push_back(slot_view(shown_.defined() ? shown_.flat() : bucket_, i));
   }
 }
 
@@ -66,8 +76,16 @@ void GradientBucket::begin_filling() {
     transient_.attach(arena_->allocate(transient_.num_bytes()));
     bucket_ = transient_.flat();
     make_views();
-  } else if (reduced_before_) {
-    earlier_ = owned_gradient_.clone();
+  } else {
+    if (shown_.defined() && !shown_.attached()) {
+      shown_.attach(c10::DataPtr(
+          bucket_.data_ptr(), new at::Tensor(bucket_), [](void* context) { delete static_cast<at::Tensor*>(context); },
+          group_.device()));
+    }
+    if (reduced_before_) {
+      take_user_changes();
+      earlier_ = owned_gradient_.clone();
+    }
   }
   if (sharding_.num_shards > 1) {  // the memory between the parameters travels too
     int64_t end = 0;
@@ -87,14 +105,15 @@ bool has_kernel(const at::Tensor& tensor) {
   return tensor.is_cpu() && (type == at::kFloat || type == at::kBFloat16 || type == at::kHalf);
 }
 
-// view = gradient * scale, or view += gradient * scale. Returns whether the result is finite where that costs no wait for a
-// device (true there: the summary of the step finds it).
+// view = gradient * scale, or view += gradient * scale. Returns whether the result is finite where that costs no wait
+// for a device (true there: the summary of the step finds it).
 bool accumulate_into(const at::Tensor& view, const at::Tensor& gradient, double scale, bool add) {
   const bool same_order = view.strides() == gradient.strides() && view.is_non_overlapping_and_dense();
   if (same_order && has_kernel(view) && has_kernel(gradient)) {
     return kernels::accumulate({view.data_ptr(), kernels::element_type(view.scalar_type())},
                                {gradient.const_data_ptr(), kernels::element_type(gradient.scalar_type())}, view.numel(),
-                               static_cast<float>(scale), add ? kernels::AccumulateMode::kAdd : kernels::AccumulateMode::kAssign);
+                               static_cast<float>(scale),
+                               add ? kernels::AccumulateMode::kAdd : kernels::AccumulateMode::kAssign);
   }
   if (add) {
     view.add_(gradient, scale);
@@ -107,10 +126,27 @@ bool accumulate_into(const at::Tensor& view, const at::Tensor& gradient, double 
 
 }  // namespace
 
+void GradientBucket::accumulate_with_graph(size_t i, const at::Tensor& gradient, double scale) {
+  at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
+  const at::Tensor scaled = gradient.to(bucket_.scalar_type()).mul(scale);
+  const bool accumulated = shown.defined() && (filled_[i] || !shown.is_same(views_[i]));
+  if (accumulated) {
+    shown = (shown.is_same(views_[i]) ? shown.clone() : shown).add(scaled);
+  } else {
+    shown = scaled;
+  }
+  filled_[i] = true;
+}
+
 bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double scale) {
-  const at::NoGradGuard no_grad;
+  const bool with_graph = at::GradMode::is_enabled() && !sharding_.gradients;
+  const at::AutoGradMode grad_mode(with_graph);
   HYDROFOIL_ASSERT(state_ != State::kReducing, group_.slots()[i].name);
   if (state_ != State::kFilling) begin_filling();
+  if (with_graph) {
+    accumulate_with_graph(i, gradient, scale);
+    return true;
+  }
   const at::Tensor dense = gradient.is_sparse() ? gradient.detach().to_dense() : gradient.detach();
   at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
   at::Tensor& view = views_[i];
@@ -122,6 +158,22 @@ bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double sca
   return accumulate_into(view, dense, scale, add);
 }
 
+void GradientBucket::take_user_changes() {
+  const at::NoGradGuard no_grad;
+  if (sharding_.gradients || state_ != State::kReduced) return;
+  for (size_t i = 0; i < views_.size(); ++i) {
+    at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
+    if (shown.defined() && shown.is_same(views_[i])) continue;
+    at::Tensor part = slot_view(bucket_, i);
+    if (shown.defined()) {
+      part.copy_(shown);
+      shown = views_[i];
+    } else {
+      part.zero_();
+    }
+  }
+}
+
 void GradientBucket::close_filling() {
   if (state_ != State::kFilling) begin_filling();
   for (size_t i = 0; i < views_.size(); ++i) {
@@ -131,6 +183,7 @@ void GradientBucket::close_filling() {
       shown = views_[i];
     } else if (!filled_[i] || !shown.defined()) {
       views_[i].zero_();
+      shown = views_[i];
     }
   }
 }
@@ -189,6 +242,7 @@ void GradientBucket::finish_reduce() {
     transient_.detach(
         "this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep only this rank's shard");
   }
+  if (shown_.defined()) shown_.detach(kSharded);
   filled_.assign(filled_.size(), false);
   reduced_before_ = true;
   state_ = State::kReduced;

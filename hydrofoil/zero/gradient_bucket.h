@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -24,7 +25,9 @@ class GradientBucket {
   GradientBucket& operator=(const GradientBucket&) = delete;
 
   // Takes the gradient of slot i times `scale` (sparse ones too). Follows what the user did to `.grad` in between:
-  // None drops what was accumulated, another tensor replaces it. Returns false where what is accumulated is not finite.
+  // None drops what was accumulated, another tensor replaces it. With grad mode on (create_graph=True) `.grad` carries
+  // the graph, unless gradients are sharded. Returns false where what is accumulated is not
+  // finite.
   bool accumulate(size_t i, const at::Tensor& gradient, double scale);
 
   // Starts the reduction over `group`; parameters without a gradient contribute zeros. kEmpty, kFilling, kReduced ->
@@ -33,11 +36,15 @@ class GradientBucket {
   // Waits for it and adds the result to what this window has reduced: -> kReduced. Idempotent.
   void finish_reduce();
 
+  // kReduced, gradients not sharded: what the user did to `.grad` since the reduction becomes the reduced gradient.
+  void take_user_changes();
+
   // Ends the window: drops everything and sets the parameters' `.grad` to None: -> kEmpty.
   void reset();
 
   [[nodiscard]] State state() const { return state_; }
-  [[nodiscard]] bool reduction_done() const { return work_.done(); }
+  // Whether the running reduction (if any) ends within `limit`.
+  [[nodiscard]] bool reduction_ends_within(std::chrono::milliseconds limit) const { return work_.wait_for(limit); }
   // Reduced gradient of the elements that this rank owns (FlatGroup::owned), 1-D, accumulation dtype.
   [[nodiscard]] const at::Tensor& owned_gradient() const { return owned_gradient_; }
   // Whether slot i has received a gradient since the window began or, if gradients are sharded, since the last
@@ -50,6 +57,8 @@ class GradientBucket {
 
  private:
   void begin_filling();
+  void accumulate_with_graph(size_t i, const at::Tensor& gradient, double scale);
+  [[nodiscard]] at::Tensor slot_view(const at::Tensor& flat, size_t i) const;
   void close_filling();
   void make_views();
   void drop_views();
@@ -57,6 +66,9 @@ class GradientBucket {
   FlatGroup& group_;
   const Sharding sharding_;
   std::shared_ptr<memory::Arena> arena_;
+  // Guard of `.grad` where only this rank's slice of a reduced bucket is meaningful (optimizer states alone are
+  // sharded).
+  memory::FlatBuffer shown_;
   memory::FlatBuffer transient_;   // bucket while gradients are sharded
   at::Tensor bucket_;              // the bucket, 1-D
   std::vector<at::Tensor> views_;  // one a slot, in the parameter's shape

@@ -1,5 +1,6 @@
 #include "hydrofoil/zero/gradient_reducer.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -10,6 +11,9 @@
 namespace hydrofoil::zero {
 namespace {
 constexpr size_t kMaxInFlight = 2;  // units whose buckets wait for the end of their reduction
+// A peer that got fewer gradients reduces a unit only at the end of its backward, and may need our next gather before:
+// inside backward no wait is without a limit. After it the round goes on, with more buckets in memory.
+constexpr std::chrono::milliseconds kPatience{1000};
 }
 
 GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options,
@@ -35,6 +39,8 @@ void GradientReducer::configure_as(const GradientReducer& other) {
 void GradientReducer::open_round() {
   round_open_ = true;
   next_ = 0;
+  deferred_ = diverged_ = false;
+  late_.clear();
   completed_.clear();
   for (auto& round : rounds_) {
     round.num_gradients = 0;
@@ -46,15 +52,22 @@ void GradientReducer::open_round() {
 void GradientReducer::on_gradient(size_t u, size_t b, size_t i, const at::Tensor& gradient) {
   if (!round_open_) open_round();
   UnitRound& round = rounds_[u];
-  GradientBucket& bucket = *units_[u]->buckets[b];
+  if (at::GradMode::is_enabled() && !sharded_) deferred_ = true;
   if (round.launched) {
     round.late = true;
-    bucket.finish_reduce();
+    ++round.num_gradients;
+    late_.push_back({u, b, i, gradient});
+    return;
   }
+  take(u, b, i, gradient);
+  if (++round.num_gradients == round.expected) completed_.push_back(static_cast<int64_t>(u));
+  if (reduce_rounds_ && !deferred_ && round.num_gradients >= round.expected) launch_ready();
+}
+
+void GradientReducer::take(size_t u, size_t b, size_t i, const at::Tensor& gradient) {
+  GradientBucket& bucket = *units_[u]->buckets[b];
   const bool finite = bucket.accumulate(i, gradient, scale_);
   if (!finite && !non_finite_) non_finite_ = {bucket.group().slots()[i].name, micro_step_};
-  if (++round.num_gradients == round.expected) completed_.push_back(static_cast<int64_t>(u));
-  if (reduce_rounds_ && round.num_gradients >= round.expected) launch_ready();
 }
 
 void GradientReducer::launch_ready() {
@@ -67,13 +80,22 @@ void GradientReducer::launch_ready() {
 }
 
 void GradientReducer::launch(size_t u) {
-  while (in_flight_.size() >= kMaxInFlight) finish_oldest();
+  settle(kMaxInFlight - 1);
   rounds_[u].launched = true;
   for (auto& bucket : units_[u]->buckets) {
     bucket->start_reduce(group_, {units_[u]->name, op_signature(OpKind::kReduce, static_cast<int64_t>(u))}, options_);
   }
   in_flight_.push_back(u);
-  if (!options_.overlap) finish_all();
+  if (!options_.overlap) settle(0);
+}
+
+void GradientReducer::settle(size_t max_in_flight) {
+  while (in_flight_.size() > max_in_flight && !diverged_) {
+    for (const auto& bucket : units_[in_flight_.front()]->buckets) {
+      if (!bucket->reduction_ends_within(kPatience)) diverged_ = true;
+    }
+    if (!diverged_) finish_oldest();
+  }
 }
 
 void GradientReducer::finish_oldest() {
@@ -89,8 +111,10 @@ void GradientReducer::finish_all() {
 void GradientReducer::end_round() {
   if (!round_open_) return;
   window_has_rounds_ = true;
-  window_reduced_ = reduce_rounds_;
-  if (reduce_rounds_) {
+  const bool reduce = reduce_rounds_ && !deferred_;
+  window_reduced_ = reduce;
+  if (reduce) {
+    diverged_ = false;  // every rank gets here: the waits from now on end
     for (; next_ < order_.size(); ++next_) launch(static_cast<size_t>(order_[next_]));
     finish_all();
     reduce_late();
@@ -114,6 +138,8 @@ void GradientReducer::reduce_late() {
     group_.all_reduce(agreed, comm::ReduceOp::kMax, {"late gradients", op_signature(OpKind::kControl, 0)}).wait();
     std::copy_n(agreed.data_ptr<int64_t>(), late.size(), late.begin());
   }
+  for (const auto& gradient : late_) take(gradient.unit, gradient.bucket, gradient.slot, gradient.gradient);
+  late_.clear();
   for (const int64_t u : order_) {
     if (late[u] != 0) launch(static_cast<size_t>(u));
   }
@@ -144,7 +170,13 @@ void GradientReducer::abort_round() {
 
 void GradientReducer::complete_window() {
   HYDROFOIL_CHECK_ARG(window_has_rounds_, "step", "no gradients: no backward has run since the last step");
-  if (window_reduced_) return;
+  if (window_reduced_) {
+    for (const int64_t u : order_) {
+      for (auto& bucket : units_[u]->buckets) bucket->take_user_changes();
+    }
+    return;
+  }
+  diverged_ = false;
   for (const int64_t u : order_) launch(static_cast<size_t>(u));
   finish_all();
   window_reduced_ = true;
@@ -155,6 +187,7 @@ void GradientReducer::reset_window() {
     for (auto& bucket : unit->buckets) bucket->reset();
   }
   in_flight_.clear();
+  late_.clear();
   non_finite_.reset();
   round_open_ = false;
   window_has_rounds_ = false;

@@ -26,11 +26,16 @@ struct NonFiniteGradient {
 // A round is one backward. Within it units are reduced in an order that all ranks share (recorded in the first round,
 // rank 0's), each as soon as its gradients are complete and its predecessors have been launched; the end of the
 // backward launches the rest, with zeros for what got no gradient. Gradients that arrive for a unit already launched
-// (reentrant checkpoints) are reduced once more at the end, when any rank has some.
+// (reentrant checkpoints, parameters unused so far) are kept and reduced once more at the end, when any rank has some.
+// Where gradients are not sharded, a backward with create_graph=True reduces nothing: the next one or the step does.
 class GradientReducer {
  public:
   GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded);
 
+  // Opens the round even if this rank will get no gradient in it: the other ranks may. Idempotent.
+  void begin_round() {
+    if (!round_open_) open_round();
+  }
   // Called for each gradient; opens the round. `u`: unit, `b`: bucket of the unit, `i`: slot.
   void on_gradient(size_t u, size_t b, size_t i, const at::Tensor& gradient);
   // Called when the backward has ended.
@@ -58,10 +63,18 @@ class GradientReducer {
     bool launched = false;
     bool late = false;
   };
+  struct LateGradient {
+    size_t unit;
+    size_t bucket;
+    size_t slot;
+    at::Tensor gradient;
+  };
 
   void open_round();
   void launch_ready();
+  void take(size_t u, size_t b, size_t i, const at::Tensor& gradient);
   void launch(size_t u);
+  void settle(size_t max_in_flight);
   void finish_oldest();
   void finish_all();
   void reduce_late();
@@ -76,6 +89,9 @@ class GradientReducer {
   std::vector<int64_t> completed_;  // units in the order in which their gradients were complete
   size_t next_ = 0;                 // first of order_ that is not launched
   std::deque<size_t> in_flight_;
+  std::vector<LateGradient> late_;
+  bool deferred_ = false;   // create_graph=True: this round does not reduce
+  bool diverged_ = false;   // the other ranks are elsewhere in this round: waiting for them inside backward could deadlock
   std::optional<NonFiniteGradient> non_finite_;
   bool order_agreed_ = false;
   bool round_open_ = false;

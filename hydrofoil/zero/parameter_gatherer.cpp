@@ -14,6 +14,8 @@ namespace hydrofoil::zero {
 // them again, the gradients of all inputs end it; where no input needs a gradient the end of the whole backward does.
 // The last AccumulateGrad is no sign of the end: weights may be frozen or unused, and reentrant checkpoints run it
 // twice. A forward inside a backward is a recomputation: what it gathered stays for the gradients that follow at once.
+// A backward that makes a graph (create_graph=True) leaves its units gathered until the step or zero_grad: the backward
+// through that graph reads them where no hook of a module tells.
 // A unit that several scopes share (merged small modules) is not released between them but when another unit comes.
 
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
@@ -23,7 +25,11 @@ ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, 
       scope_names_(std::move(scope_names)),
       group_(std::move(group)),
       overlap_(overlap),
-      states_(units.size()) {}
+      states_(units.size()) {
+  for (const auto& unit : units_) {
+    for (const auto& group : unit->groups) sharded_ = sharded_ || group->sharded();
+  }
+}
 
 ParameterGatherer::~ParameterGatherer() = default;
 
@@ -71,10 +77,15 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
 
 void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
   if (!tensor.requires_grad()) return;
+  if (tensor.is_leaf()) {  // its gradient may be complete before the module's others, and a hook on it would stay for life
+    invocation->closes_by_inputs = false;
+    return;
+  }
   ++invocation->num_inputs;
   watch_gradient(tensor, [this, invocation, alive = std::weak_ptr<int>(alive_)] {
     if (alive.expired()) return;
-    if (invocation->in_backward && ++invocation->num_inputs_done >= invocation->num_inputs) close_backward(invocation);
+    if (!invocation->in_backward || ++invocation->num_inputs_done < invocation->num_inputs) return;
+    if (invocation->closes_by_inputs) close_backward(invocation);
   });
 }
 
@@ -87,6 +98,8 @@ void ParameterGatherer::watch_output(const std::shared_ptr<Invocation>& invocati
 
 void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward) {
   if (on_backward_) on_backward_();
+  // In a recomputation grad mode says nothing of the backward around it.
+  if (!from_forward && at::GradMode::is_enabled()) invocation->keeps_units = true;
   if (invocation->in_backward) return;
   invocation->in_backward = true;
   invocation->num_inputs_done = 0;
@@ -105,13 +118,29 @@ void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocat
 void ParameterGatherer::close_backward(const std::shared_ptr<Invocation>& invocation) {
   invocation->in_backward = false;
   open_backwards_.erase(std::remove(open_backwards_.begin(), open_backwards_.end(), invocation), open_backwards_.end());
-  for (const int u : invocation->backward_units) release(u);
+  for (const int u : invocation->backward_units) keep_or_release(u, invocation->keeps_units);
   invocation->backward_units.clear();
+  invocation->keeps_units = false;
+}
+
+void ParameterGatherer::keep_or_release(int u, bool keep) {
+  if (keep && std::find(kept_.begin(), kept_.end(), u) == kept_.end()) {
+    kept_.push_back(u);
+  } else {
+    release(u);
+  }
+}
+
+void ParameterGatherer::release_kept() {
+  for (const int u : kept_) release(u);
+  kept_.clear();
 }
 
 bool ParameterGatherer::access(int u) {
   if (!active_.empty()) {
     auto& invocation = *active_.back();
+    const auto& held = invocation.forward_units;
+    if (std::find(held.begin(), held.end(), u) != held.end()) return true;
     acquire(u);
     invocation.forward_units.push_back(u);
     auto& known = scopes_[invocation.scope].units;
@@ -119,6 +148,8 @@ bool ParameterGatherer::access(int u) {
     return true;
   }
   if (!in_backward()) return false;
+  if (std::find(backward_accesses_.begin(), backward_accesses_.end(), u) != backward_accesses_.end()) return true;
+  if (on_backward_) on_backward_();
   acquire(u);
   backward_accesses_.push_back(u);
   return true;
@@ -136,7 +167,7 @@ void ParameterGatherer::start(int u) {
 
 void ParameterGatherer::acquire(int u) {
   UnitState& state = states_[u];
-  if (state.holds++ > 0) return;
+  if (state.holds++ > 0 || !sharded_) return;
   const bool lingered = state.idle == Idle::kLingering;
   state.idle = Idle::kNo;
   try {
@@ -177,7 +208,7 @@ void ParameterGatherer::follow_plan(int u) {
 void ParameterGatherer::release(int u) {
   UnitState& state = states_[u];
   HYDROFOIL_ASSERT(state.holds > 0, units_[u]->name);
-  if (--state.holds > 0) return;
+  if (--state.holds > 0 || !sharded_) return;
   if (units_[u]->num_scopes > 1) {
     state.idle = Idle::kLingering;
   } else {
@@ -197,6 +228,7 @@ void ParameterGatherer::end_backward() {
 }
 
 void ParameterGatherer::release_idle() {
+  release_kept();
   for (size_t u = 0; u < states_.size(); ++u) {
     HYDROFOIL_CHECK_ARG(states_[u].holds == 0, "step", "unit ", units_[u]->name,
                         " is gathered: leave GatheredParameters and the forward before");

@@ -22,8 +22,10 @@ struct Invocation {
   std::vector<int> backward_units;  // held by the backward
   bool in_forward = false;
   bool in_backward = false;
+  bool keeps_units = false;         // its backward made a graph, which needs the parameters once more
   int num_inputs = 0;  // inputs whose gradients end the backward
   int num_inputs_done = 0;
+  bool closes_by_inputs = true;  // else the end of the whole backward closes it
 };
 
 // Gathers units around the calls of modules, and releases them. See NOTE [Boundaries].
@@ -52,6 +54,8 @@ class ParameterGatherer {
 
   // The backward has ended, well or not: closes what is open.
   void end_backward();
+  // Releases what a backward with create_graph=True left gathered for the backward through its own graph.
+  void release_kept();
   // Releases what only waits to be used (prefetched, lingering); throws InvalidArgument if a unit is held.
   void release_idle();
   // Called in every backward before anything else; set by the runtime to queue the end of the round.
@@ -80,6 +84,7 @@ class ParameterGatherer {
   void start(int u);
   void follow_plan(int u);
   void open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward);
+  void keep_or_release(int u, bool keep);
   void close_backward(const std::shared_ptr<Invocation>& invocation);
   std::vector<int> units_of(int scope) const;
 
@@ -88,9 +93,11 @@ class ParameterGatherer {
   std::vector<std::string> scope_names_;
   comm::Group group_;
   const bool overlap_;
+  bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;
   std::vector<std::shared_ptr<Invocation>> active_;  // forwards that run, innermost last
   std::vector<std::shared_ptr<Invocation>> open_backwards_;
+  std::vector<int> kept_;                                    // units held for the backward through a backward's graph
   std::vector<int> backward_accesses_;  // units held until the backward ends
   std::function<void()> on_backward_;
   std::map<bool, Plan> plans_;  // by grad mode

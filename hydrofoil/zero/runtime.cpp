@@ -38,6 +38,14 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
       gather_group_(std::move(gather_group)),
       reduce_group_(std::move(reduce_group)) {
   HYDROFOIL_CHECK_ARG(!parameters_.empty(), "initialize", "the model has no parameters");
+  for (const auto& info : parameters_) {
+    const auto dtype = info.parameter.scalar_type();
+    const bool moves = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kChar ||
+                       dtype == at::kInt || dtype == at::kLong;
+    const bool cast = options_.sharding.model_dtype && at::isFloatingType(dtype);
+    HYDROFOIL_CHECK_ARG(moves || cast, "initialize", "parameter ", info.name, ": got dtype ", dtype,
+                        ", expected float32, bfloat16, float16, int8, int32 or int64");
+  }
   std::vector<ParameterSize> sizes;
   int64_t total_bytes = 0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
@@ -160,16 +168,18 @@ void Runtime::notice_backward() {
   backward_noticed_ = true;
   queue_backward_callback([this, alive = std::weak_ptr<int>(alive_)] {
     if (alive.expired()) return;
-    backward_noticed_ = false;
     reducer_->end_round();
     gatherer_->end_backward();
+    backward_noticed_ = false;  // not before: after a failure recover() has work to do
   });
 }
 
 void Runtime::watch_loss(const at::Tensor& loss) {
   if (!loss.requires_grad() || loss.is_leaf()) return;
   watch_gradient(loss, [this, alive = std::weak_ptr<int>(alive_)] {
-    if (!alive.expired()) notice_backward();
+    if (alive.expired()) return;
+    notice_backward();
+    reducer_->begin_round();
   });
 }
 
@@ -189,10 +199,8 @@ std::shared_ptr<Invocation> Runtime::enter(int scope) {
 }
 
 bool Runtime::access(int64_t parameter) {
-  const Place& place = places_.at(parameter);
-  const FlatGroup& group = *units_[place.unit]->groups[place.group];
-  if (group.state() == FlatGroup::State::kGathered) return true;
-  return gatherer_->access(place.unit);
+  // Asked even where it is gathered: it may only linger, and the backward will need it again.
+  return gatherer_->access(places_.at(parameter).unit);
 }
 
 int64_t Runtime::find(const at::Tensor& parameter) const {

@@ -77,7 +77,7 @@ class Runtime {
   // Drops what a backward that ended with an exception left behind.
   void recover();
 
-  // The parameter is about to be read: see ParameterGatherer::access. Cheap where it is gathered.
+  // The parameter is about to be read: see ParameterGatherer::access. Cheap where the running module holds it.
   bool access(int64_t parameter);
   // Index of a parameter by identity, or -1.
   [[nodiscard]] int64_t find(const at::Tensor& parameter) const;

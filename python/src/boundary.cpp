@@ -121,11 +121,15 @@ PyObject* wrapped(PyObject* self, void* /*closure*/) {
   return Py_NewRef(forward);
 }
 
-// copy.deepcopy and pickle take the plain forward along: a copied model is an ordinary one.
+// copy.deepcopy and pickle take the plain forward along, through operator.itemgetter(0): a copied model is an ordinary one,
+// and a pickled one loads where there is no hydrofoil.
 PyObject* reduce(PyObject* self, PyObject* /*unused*/) {
-  PyObject* identity = PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(self)), "_identity");
-  if (identity == nullptr) return nullptr;
-  return Py_BuildValue("N(O)", identity, reinterpret_cast<Boundary*>(self)->forward);
+  PyObject* operators = PyImport_ImportModule("operator");
+  if (operators == nullptr) return nullptr;
+  PyObject* first = PyObject_CallMethod(operators, "itemgetter", "i", 0);
+  Py_DECREF(operators);
+  if (first == nullptr) return nullptr;
+  return Py_BuildValue("N((O))", first, reinterpret_cast<Boundary*>(self)->forward);
 }
 
 PyGetSetDef getters[] = {{"__wrapped__", &wrapped, nullptr, "the module's own forward", nullptr}, {}};
@@ -149,7 +153,6 @@ PyObject* boundary_type = nullptr;  // owned by the module for the life of the p
 void init_boundary_type(py::module_& module) {
   boundary_type = PyType_FromSpec(&spec);
   if (boundary_type == nullptr) throw py::error_already_set();
-  py::handle(boundary_type).attr("_identity") = py::cpp_function([](py::object forward) { return forward; });
   module.attr("Boundary") = py::handle(boundary_type);
 }
 

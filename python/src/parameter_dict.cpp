@@ -44,8 +44,17 @@ void deallocate(PyObject* self) {
   Py_DECREF(type);
 }
 
+// A copy or a pickle of a module holds an ordinary dict.
+PyObject* reduce(PyObject* self, PyObject* /*unused*/) {
+  PyObject* plain = PyDict_Copy(self);
+  if (plain == nullptr) return nullptr;
+  return Py_BuildValue("O(N)", reinterpret_cast<PyObject*>(&PyDict_Type), plain);
+}
+
+PyMethodDef methods[] = {{"__reduce__", &reduce, METH_NOARGS, nullptr}, {}};
 PyType_Slot slots[] = {{Py_mp_subscript, reinterpret_cast<void*>(&subscript)},
                        {Py_tp_dealloc, reinterpret_cast<void*>(&deallocate)},
+                       {Py_tp_methods, methods},
                        {0, nullptr}};
 PyType_Spec spec{"hydrofoil._C.ParameterDict", sizeof(ParameterDict), 0, Py_TPFLAGS_DEFAULT,
                  slots};  // GC comes from dict

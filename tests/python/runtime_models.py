@@ -71,13 +71,13 @@ class Odd(nn.Module):
         self.single = nn.Parameter(torch.ones(1))
         self.transposed = nn.Parameter(torch.randn(5, 4).t())
         self.strided = nn.Parameter(torch.randn(4, 10)[:, ::2])
-        self.half = nn.Parameter(torch.randn(4, 7).bfloat16())
+        self.brain = nn.Parameter(torch.randn(4, 7).bfloat16())
         self.frozen = nn.Parameter(torch.randn(3), requires_grad=False)
         self.conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.linear(x, self.transposed) * self.scale + self.single + F.linear(x, self.strided)
-        z = F.linear(y.bfloat16(), self.half.t()).float()
+        z = F.linear(y.bfloat16(), self.brain.t()).float()
         image = x[:, :3, None, None].expand(-1, 3, 5, 5) * self.frozen[None, :, None, None]
         return z.pow(2).mean() + self.conv(image).pow(2).mean() + self.empty.sum()
 

@@ -24,6 +24,7 @@ def config(stage: int, accumulation: int = 1, optimizer: dict[str, Any] | None =
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation,
         "optimizer": optimizer or ADAM,
+        "gradient_clipping": 0,
         "zero_optimization": {"stage": stage},
         "hydrofoil": section,
     }
