@@ -74,11 +74,6 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
 }
 
 FlatGroup::~FlatGroup() {
-  // A gather that still runs writes into the slot: wait, whatever comes of it, before the slot goes.
-  try {
-    gather_.wait();
-  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): it was reported to the caller of finish_gather
-  }
   if (sharded_) release();
 }
 
@@ -162,7 +157,13 @@ void FlatGroup::finish_gather() {
 
 void FlatGroup::release() {
   if (!sharded_ || state_ == State::kReleased) return;
-  if (state_ == State::kGathering) gather_.wait();
+  if (state_ == State::kGathering) {
+    // A gather that still runs writes into the slot: wait, whatever comes of it, before the slot goes.
+    try {
+      gather_.wait();
+    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): its channel has failed for good, the next call says so
+    }
+  }
   if (poison_)
     at::from_blob(slot_.get(), {padded_numel_}, owned_model_.options()).fill_(std::numeric_limits<double>::quiet_NaN());
   for (size_t i = 0; i < slots_.size(); ++i) storages_[i].detach(messages_[i]);

@@ -46,7 +46,7 @@ class FlatGroup {
   [[nodiscard]] int64_t full_bytes() const;
 
   // Sharded groups only. start_gather: kReleased -> kGathering; finish_gather waits: -> kGathered; release -> kReleased
-  // (idempotent).
+  // (idempotent; throws nothing, also where a gather failed).
   void start_gather(const comm::Group& group, const comm::OpInfo& info);
   void finish_gather();
   void release();

@@ -136,7 +136,7 @@ class Engine(torch.nn.Module):
         factor = self.core.begin_backward(scale_wrt_gas)
         scaled = loss if factor == 1.0 else loss.float() * factor
         self.core.watch_loss(scaled)
-        scaled.backward(retain_graph=retain_graph, **kwargs)
+        scaled.backward(retain_graph=retain_graph or None, **kwargs)  # None: as create_graph says
         return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:

@@ -69,9 +69,9 @@ class Odd(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.5))
         self.empty = nn.Parameter(torch.zeros(0, 4))
         self.single = nn.Parameter(torch.ones(1))
-        self.transposed = nn.Parameter(torch.randn(5, 4).t())
-        self.strided = nn.Parameter(torch.randn(4, 10)[:, ::2])
-        self.brain = nn.Parameter(torch.randn(4, 7).bfloat16())
+        self.transposed = nn.Parameter(torch.randn(4, 5).t())
+        self.strided = nn.Parameter(torch.randn(5, 8)[:, ::2])
+        self.brain = nn.Parameter(torch.randn(5, 7).bfloat16())
         self.frozen = nn.Parameter(torch.randn(3), requires_grad=False)
         self.conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
 
