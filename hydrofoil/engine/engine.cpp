@@ -73,12 +73,13 @@ void Engine::configure_rounds() {
 }
 
 void Engine::load_counters(const Counters& counters) {
+  runtime_->require_alive("load_checkpoint");
   counters_ = counters;
   configure_rounds();
 }
 
 double Engine::begin_backward(bool scale_wrt_accumulation) {
-  check_alive("backward");
+  runtime_->require_alive("backward");
   runtime_->recover();
   configure_rounds();
   const double undo = scale_wrt_accumulation ? 1.0 : static_cast<double>(options_.gradient_accumulation_steps);
@@ -90,17 +91,17 @@ bool Engine::is_boundary() const {
 }
 
 void Engine::set_boundary(std::optional<bool> is_boundary) {
-  check_alive("set_gradient_accumulation_boundary");
+  runtime_->require_alive("set_gradient_accumulation_boundary");
   boundary_ = is_boundary;
   configure_rounds();
 }
 
 void Engine::set_no_sync(bool no_sync) {
-  check_alive("no_sync");
+  runtime_->require_alive("no_sync");
   HYDROFOIL_CHECK_ARG(!no_sync || options_.zero.stage < 2, "no_sync", "got ZeRO stage ", options_.zero.stage,
                       ", expected 0 or 1: stages 2 and 3 reduce every gradient in its backward");
   no_sync_ = no_sync;
-  configure_rounds();
+  if (runtime_->alive()) configure_rounds();
 }
 
 void Engine::report_overflow(const zero::GradientSummary& summary) {
@@ -112,7 +113,7 @@ void Engine::report_overflow(const zero::GradientSummary& summary) {
 }
 
 bool Engine::begin_step() {
-  check_alive("step");
+  runtime_->require_alive("step");
   last_ = {};
   client_update_ = false;
   HYDROFOIL_CHECK_ARG(!no_sync_, "step", "called inside no_sync()");
@@ -168,12 +169,8 @@ StepResult Engine::step(std::span<const optim::Hyperparameters> groups) {
   return finish_step();
 }
 
-void Engine::check_alive(const char* function) const {
-  HYDROFOIL_CHECK_ARG(runtime_->alive(), function, "this engine was destroyed");
-}
-
 void Engine::zero_grad() {
-  check_alive("zero_grad");
+  runtime_->require_alive("zero_grad");
   runtime_->recover();
   runtime_->gatherer().release_kept();
   runtime_->reducer().reset_window();

@@ -83,7 +83,6 @@ class Engine {
 
  private:
   void configure_rounds();
-  void check_alive(const char* function) const;
   void report_overflow(const zero::GradientSummary& summary);
 
   EngineOptions options_;

@@ -4,11 +4,16 @@
 #include <ATen/ops/empty.h>
 
 #include <bit>
+#include <exception>
+#include <filesystem>
+#include <set>
 
 #include "hydrofoil/base/error.h"
-#include "hydrofoil/base/log.h"
+#include "hydrofoil/checkpoint/agreement.h"
 #include "hydrofoil/checkpoint/save.h"
+#include "hydrofoil/checkpoint/tags.h"
 #include "hydrofoil/checkpoint/torch_dtype.h"
+#include "hydrofoil/storage/safetensors.h"
 
 namespace hydrofoil::engine {
 namespace {
@@ -75,23 +80,83 @@ int64_t counter(const LoadedCheckpoint& saved, const std::string& name) {
   return found->second;
 }
 
+// Whether the checkpoint has the parameter, in the shape that the engine has.
+bool is_stored(const LoadedCheckpoint& saved, const zero::ParameterSlot& slot, const std::string& kind, bool strict) {
+  if (!saved.contains(slot.name, kind)) {
+    HYDROFOIL_CHECK_ARG(!strict, "load_checkpoint", saved.directory(), " has no ", kind, " of parameter ", slot.name);
+    return false;
+  }
+  const auto& stored = saved.tensor(slot.name, kind);
+  HYDROFOIL_CHECK_ARG(at::IntArrayRef(stored.shape) == slot.parameter.sizes(), "load_checkpoint", "parameter ",
+                      slot.name, ": got shape ", at::IntArrayRef(stored.shape), " in the checkpoint, the model has ",
+                      slot.parameter.sizes());
+  return true;
+}
+
 // Reads this rank's elements of one kind; the stored dtype may differ from the engine's.
 void read_group(LoadedCheckpoint& saved, const FlatGroup& group, const at::Tensor& owned, const std::string& kind,
                 bool strict) {
   visit_pieces(group, owned, [&](const zero::ParameterSlot& slot, int64_t offset, at::Tensor piece) {
-    if (!saved.contains(slot.name, kind)) {
-      HYDROFOIL_CHECK_ARG(!strict, "load_checkpoint", saved.directory(), " has no ", kind, " of parameter ", slot.name);
-      return;
-    }
-    const auto& stored = saved.tensor(slot.name, kind);
-    HYDROFOIL_CHECK_ARG(at::IntArrayRef(stored.shape) == slot.parameter.sizes(), "load_checkpoint", "parameter ",
-                        slot.name, ": got shape ", at::IntArrayRef(stored.shape), " in the checkpoint, the model has ",
-                        slot.parameter.sizes());
-    if (piece.numel() == 0) return;
-    at::Tensor values = at::empty({piece.numel()}, at::TensorOptions().dtype(checkpoint::to_torch_dtype(stored.dtype)));
+    if (!is_stored(saved, slot, kind, strict) || piece.numel() == 0) return;
+    const auto stored_dtype = checkpoint::to_torch_dtype(saved.tensor(slot.name, kind).dtype);
+    at::Tensor values = at::empty({piece.numel()}, at::TensorOptions().dtype(stored_dtype));
     saved.read_range(slot.name, kind, offset, piece.numel(), values);
     piece.copy_(values);
   });
+}
+
+// Everything that can be known to be wrong before a value changes.
+void check_loadable(Engine& engine, const LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
+  std::set<std::string> known;
+  for (auto& unit : engine.runtime().units()) {
+    for (auto& group : unit->groups) {
+      for (const auto& slot : group->slots()) {
+        check_row_major(slot);
+        (void)is_stored(saved, slot, kParameter, strict);
+        if (load_optimizer_states && group->has_master_copy()) (void)is_stored(saved, slot, kMaster, false);
+        known.insert(slot.name);
+      }
+    }
+  }
+  for (const auto& tensor : saved.manifest().tensors) {
+    HYDROFOIL_CHECK_ARG(!strict || tensor.kind != kParameter || known.contains(tensor.parameter), "load_checkpoint",
+                        saved.directory(), " has a parameter ", tensor.parameter, " that the model has not");
+  }
+  if (!load_optimizer_states) return;
+  for (const char* name : {"micro_steps", "global_steps", "global_samples", "skipped_steps", "optimizer_steps",
+                           "loss_scaler.scale_bits", "loss_scaler.iteration", "loss_scaler.last_overflow_iteration",
+                           "loss_scaler.hysteresis_left"}) {
+    (void)counter(saved, name);
+  }
+}
+
+int num_states(const LoadedCheckpoint& saved) {
+  constexpr int kMaxStates = 8;
+  int count = 0;
+  for (const auto& tensor : saved.manifest().tensors) {
+    for (int s = count; s < kMaxStates; ++s) {
+      if (tensor.kind == state_kind(s)) count = s + 1;
+    }
+  }
+  return count;
+}
+
+// This rank's shards; no communication.
+void read_shards(Engine& engine, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
+  for (auto& unit : engine.runtime().units()) {
+    for (auto& group : unit->groups) {
+      read_group(saved, *group, group->owned_model(), kParameter, strict);
+      if (group->trainable()) group->refresh_master();
+    }
+    if (!load_optimizer_states) continue;
+    for (size_t b = 0; b < unit->buckets.size(); ++b) {
+      const FlatGroup& group = unit->buckets[b]->group();
+      if (group.has_master_copy()) read_group(saved, group, group.owned_master(), kMaster, false);
+      for (size_t s = 0; s < unit->optimizer_states[b].size(); ++s) {
+        read_group(saved, group, unit->optimizer_states[b][s], state_kind(s), false);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -99,6 +164,7 @@ void read_group(LoadedCheckpoint& saved, const FlatGroup& group, const at::Tenso
 void save_engine(Engine& engine, const SaveRequest& request) {
   const at::NoGradGuard no_grad;
   zero::Runtime& runtime = engine.runtime();
+  runtime.require_alive("save_checkpoint");
   runtime.recover();
   const auto& sharding = runtime.sharding();
   const bool writes = sharding.optimizer_states || sharding.shard_rank == 0;
@@ -140,42 +206,94 @@ void save_engine(Engine& engine, const SaveRequest& request) {
 void load_engine(Engine& engine, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
   const at::NoGradGuard no_grad;
   zero::Runtime& runtime = engine.runtime();
+  const comm::Group& group = runtime.gather_group();
+  checkpoint::run_together(group, "load_checkpoint: check",
+                           [&] { check_loadable(engine, saved, strict, load_optimizer_states); });
   runtime.recover();
   runtime.reducer().reset_window();
   runtime.gatherer().release_idle();
-  int num_states = 0;
-  for (const auto& tensor : saved.manifest().tensors) {
-    for (int s = num_states; s < 8; ++s) {
-      if (tensor.kind == state_kind(s)) num_states = s + 1;
-    }
-  }
-  if (load_optimizer_states && engine.native_optimizer()) runtime.allocate_optimizer_states(num_states);
-  std::vector<comm::Work> works;
-  for (size_t u = 0; u < runtime.units().size(); ++u) {
-    auto& unit = runtime.units()[u];
-    for (auto& group : unit->groups) {
-      read_group(saved, *group, group->owned_model(), kParameter, strict);
-      works.push_back(group->start_publish(
-          runtime.gather_group(), {unit->name, zero::op_signature(zero::OpKind::kPublish, static_cast<int64_t>(u))}));
-      if (group->trainable()) group->refresh_master();
-      group->bump_versions();
-    }
-    if (!load_optimizer_states) continue;
-    for (size_t b = 0; b < unit->buckets.size(); ++b) {
-      const FlatGroup& group = unit->buckets[b]->group();
-      if (group.has_master_copy()) read_group(saved, group, group.owned_master(), kMaster, false);
-      for (size_t s = 0; s < unit->optimizer_states[b].size(); ++s) {
-        read_group(saved, group, unit->optimizer_states[b][s], state_kind(s), false);
-      }
-    }
-  }
-  for (auto& work : works) work.wait();
+  if (load_optimizer_states && engine.native_optimizer()) runtime.allocate_optimizer_states(num_states(saved));
+  checkpoint::run_together(group, "load_checkpoint: read",
+                           [&] { read_shards(engine, saved, strict, load_optimizer_states); });
+  runtime.publish_parameters();
   if (!load_optimizer_states) return;
   engine.load_counters({counter(saved, "micro_steps"), counter(saved, "global_steps"), counter(saved, "global_samples"),
                         counter(saved, "skipped_steps"), counter(saved, "optimizer_steps")});
   engine.loss_scaler().load_state(
       {std::bit_cast<double>(counter(saved, "loss_scaler.scale_bits")), counter(saved, "loss_scaler.iteration"),
        counter(saved, "loss_scaler.last_overflow_iteration"), counter(saved, "loss_scaler.hysteresis_left")});
+}
+
+std::optional<LoadedCheckpoint> open_checkpoint(Engine& engine, const std::string& directory,
+                                                const std::optional<std::string>& tag) {
+  engine.runtime().require_alive("load_checkpoint");
+  const comm::Group& group = engine.runtime().gather_group();
+  std::optional<LoadedCheckpoint> saved;
+  checkpoint::run_together(group, "load_checkpoint: open", [&] {
+    if (tag || checkpoint::latest_tag(directory)) saved.emplace(checkpoint::load_shards(directory, tag));
+  });
+  at::Tensor found = at::empty({1}, at::kLong).fill_(saved ? 1 : 0);
+  if (group.size() > 1) group.all_reduce(found, comm::ReduceOp::kSum, {"load_checkpoint: found", 1}).wait();
+  const int64_t num_found = found.data_ptr<int64_t>()[0];
+  HYDROFOIL_CHECK_ARG(num_found == 0 || num_found == group.size(), "load_checkpoint", "'", directory, "': only ",
+                      num_found, " of ", group.size(), " ranks see the file 'latest'; all need the same file system");
+  return saved;
+}
+
+void agree(Engine& engine, const std::optional<std::string>& own_error, const std::string& what) {
+  engine.runtime().require_alive(what.c_str());
+  std::exception_ptr error;
+  if (own_error) error = std::make_exception_ptr(InvalidArgument(*own_error));
+  checkpoint::agree(engine.runtime().gather_group(), error, what);
+}
+
+void save_model(Engine& engine, const std::string& path, const std::vector<ExtraTensor>& buffers, bool exclude_frozen) {
+  const at::NoGradGuard no_grad;
+  zero::Runtime& runtime = engine.runtime();
+  runtime.require_alive("save_16bit_model");
+  std::exception_ptr error;
+  std::optional<storage::SafetensorsWriter> writer;
+  // The other ranks go on gathering whatever rank 0 meets; all learn of it at the end.
+  const auto on_writer = [&](const auto& action) {
+    if (runtime.gather_group().rank() != 0 || error) return;
+    try {
+      action();
+    } catch (...) {
+      error = std::current_exception();
+    }
+  };
+  const auto add = [&](const std::string& name, const at::Tensor& tensor) {
+    on_writer([&] { writer->add(name, checkpoint::to_storage_dtype(tensor.scalar_type()), tensor.sizes().vec()); });
+  };
+  const auto write = [&](const std::string& name, const at::Tensor& tensor) {
+    on_writer([&] {
+      const at::Tensor values = tensor.detach().cpu().contiguous();
+      writer->write(name, values.const_data_ptr(), static_cast<int64_t>(values.nbytes()));
+    });
+  };
+  const auto wanted = [&](const zero::RuntimeParameter& info) {
+    return !exclude_frozen || info.parameter.requires_grad();
+  };
+  on_writer([&] {
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    writer.emplace(path);
+    writer->set_metadata("format", "pt");
+  });
+  for (const auto& info : runtime.parameters()) {
+    if (wanted(info)) add(info.name, info.parameter);
+  }
+  for (const auto& buffer : buffers) add(buffer.name, buffer.value);
+  for (const auto& unit : runtime.units()) {
+    const auto versions = runtime.enter_access(unit->parameters);
+    for (const int64_t p : unit->parameters) {
+      const auto& info = runtime.parameters()[p];
+      if (wanted(info)) write(info.name, info.parameter);
+    }
+    runtime.leave_access(unit->parameters, versions, std::nullopt);
+  }
+  for (const auto& buffer : buffers) write(buffer.name, buffer.value);
+  on_writer([&] { writer->finish(); });
+  checkpoint::agree(runtime.gather_group(), error, "save_16bit_model");
 }
 
 std::optional<at::Tensor> read_extra(LoadedCheckpoint& saved, const std::string& name, const std::string& kind) {

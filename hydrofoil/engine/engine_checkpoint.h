@@ -34,9 +34,23 @@ struct SaveRequest {
 // Writes <directory>/<tag>: parameters, masters, optimizer states, counters, loss scaler. Collective.
 void save_engine(Engine& engine, const SaveRequest& request);
 
+// Opens checkpoint `tag`, or the latest one; nullopt where there is no tag and no file 'latest'. An error of one rank is
+// an error of all. Collective.
+[[nodiscard]] std::optional<checkpoint::LoadedCheckpoint> open_checkpoint(Engine& engine, const std::string& directory,
+                                                                          const std::optional<std::string>& tag);
+
+// Makes an error that one rank met beside the engine (nullopt: none) an InvalidArgument of all. Collective.
+void agree(Engine& engine, const std::optional<std::string>& own_error, const std::string& what);
+
 // Reads parameters and, if asked, masters, optimizer states, counters and loss scale into the engine; any world size
-// and stage. Throws InvalidArgument for a parameter that the checkpoint lacks or has in another shape. Collective.
+// and stage. Throws InvalidArgument on all ranks for a parameter that the checkpoint lacks or has in another shape (no
+// value has changed then), or for a damaged file (values are a mixture then: load another). `strict`: a parameter that
+// only one side has is an error. Collective.
 void load_engine(Engine& engine, checkpoint::LoadedCheckpoint& saved, bool strict, bool load_optimizer_states);
+
+// Writes one safetensors file of the whole model, in the model's dtype: parameters (tied ones once, under their first
+// names) and `buffers`; one unit is gathered at a time, rank 0 writes. An error of rank 0 is one of all. Collective.
+void save_model(Engine& engine, const std::string& path, const std::vector<ExtraTensor>& buffers, bool exclude_frozen);
 
 // One extra tensor of a checkpoint in its shape, or nullopt.
 [[nodiscard]] std::optional<at::Tensor> read_extra(checkpoint::LoadedCheckpoint& saved, const std::string& name,

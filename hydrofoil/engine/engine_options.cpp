@@ -32,7 +32,8 @@ Section autocast_section() {
       choice("dtype", &AutocastOptions::dtype, dtype_spellings(), "the lower precision")
           .derived("bf16 on a CPU device, else fp16"),
       field("lower_precision_safe_modules", &AutocastOptions::lower_precision_safe_modules,
-            "class paths of the modules that run in the lower precision"),
+            "class paths of the modules whose gradients DeepSpeed reduces in the lower precision")
+          .accepted("torch.autocast picks the precision of each operator; gradients travel in communication_data_type"),
   };
   return section;
 }

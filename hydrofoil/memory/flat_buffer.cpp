@@ -44,6 +44,13 @@ void FlatBuffer::detach(const std::string& message) {
   attached_ = false;
 }
 
+void FlatBuffer::guard(const std::string& message) {
+  detach(message);
+  auto* storage = flat_.storage().unsafeGetStorageImpl();
+  storage->clear_data_ptr_access_error_msg_();
+  storage->release_data_and_set_meta_custom_data_ptr_error_msg_(message);
+}
+
 at::Tensor FlatBuffer::view(int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) const {
   return flat_.as_strided(sizes, strides, offset);
 }

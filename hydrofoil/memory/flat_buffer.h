@@ -26,6 +26,8 @@ class FlatBuffer {
   void attach(c10::DataPtr memory);
   // Drops the memory and guards every access with `message`. Idempotent.
   void detach(const std::string& message);
+  // Detaches where that is not done yet; every access from now on says `message`.
+  void guard(const std::string& message);
 
   // The whole buffer, 1-D; its data may be touched only while attached.
   [[nodiscard]] const at::Tensor& flat() const { return flat_; }

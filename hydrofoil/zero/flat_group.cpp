@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <limits>
@@ -203,9 +204,20 @@ void FlatGroup::refresh_master() {
   if (has_master_copy()) owned_master_.copy_(owned_model_);
 }
 
+void FlatGroup::follow_model() {
+  if (!has_master_copy()) return;
+  constexpr int64_t kChunk = int64_t{1} << 20;  // keeps the temporaries small
+  for (int64_t begin = 0; begin < owned_.numel(); begin += kChunk) {
+    const int64_t numel = std::min(kChunk, owned_.numel() - begin);
+    const at::Tensor master = owned_master_.narrow(0, begin, numel);
+    const at::Tensor model = owned_model_.narrow(0, begin, numel);
+    master.copy_(at::where(master.to(dtype_).eq(model), master, model.to(at::kFloat)));
+  }
+}
+
 void FlatGroup::write_back() {
   if (sharded_) owned_model_.copy_(full().narrow(0, owned_.begin, owned_.numel()));
-  refresh_master();
+  follow_model();
   note_versions();
 }
 
@@ -223,6 +235,16 @@ void FlatGroup::dissolve() {
     if (slot.parameter.storage().is_alias_of(storages_[&slot - slots_.data()].flat().storage())) {
       slot.parameter.set_data(slot.parameter.detach().clone());
     }
+  }
+}
+
+void FlatGroup::abandon() {
+  if (!sharded_) return;
+  release();
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    storages_[i].guard(detail::concat("parameter '", slots_[i].name,
+                                      "' is released, and the engine that kept its shards was destroyed; "
+                                      "engine.destroy(gather=True) leaves full parameters"));
   }
 }
 

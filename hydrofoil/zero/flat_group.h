@@ -68,11 +68,13 @@ class FlatGroup {
   // Marks parameters as changed for autograd: a backward through an older graph raises.
   void bump_versions();
 
-  // Copies what was written into gathered parameters back to what this rank keeps: shard and master.
+  // Copies what was written into gathered parameters back to what this rank keeps: shard and, where the value has
+  // changed, master (the others keep the precision that the model dtype lacks).
   void write_back();
   // Whether a parameter was written in place (load_state_dict, an optimizer of the user's) since note_versions().
   [[nodiscard]] bool modified_outside() const;
   void note_versions();
+  // The master becomes exactly the model's value.
   void refresh_master();
 
   // Name of a parameter that no longer is a view of its storage (module.to(), load_state_dict(assign=True)), or "".
@@ -80,10 +82,13 @@ class FlatGroup {
 
   // Leaves the parameters with ordinary memory of their own; only while gathered.
   void dissolve();
+  // Leaves what is sharded released for good; an access says that the engine is gone.
+  void abandon();
 
  private:
   void attach_parameters(char* base, const std::shared_ptr<void>& owner);
   void build_segments();
+  void follow_model();
 
   const std::string unit_name_;
   std::vector<ParameterSlot> slots_;

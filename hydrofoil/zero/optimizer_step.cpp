@@ -1,5 +1,6 @@
 #include "hydrofoil/zero/optimizer_step.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 
@@ -9,6 +10,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/kernels/gradient_stats.h"
 #include "hydrofoil/kernels/torch_types.h"
+#include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::zero {
 namespace {
@@ -141,6 +143,62 @@ std::vector<ClientShard> client_shards(Runtime& runtime) {
     }
   }
   return shards;
+}
+
+namespace {
+
+// Index in client_shards() of a bucket's first run.
+size_t first_client_shard(Runtime& runtime, const Unit& of_unit, size_t of_bucket) {
+  size_t index = 0;
+  for (auto& unit : runtime.units()) {
+    for (size_t b = 0; b < unit->buckets.size(); ++b) {
+      if (unit.get() == &of_unit && b == of_bucket) return index;
+      index += unit->buckets[b]->group().segments().size();
+    }
+  }
+  return index;
+}
+
+at::Tensor join_pieces(const FlatGroup& group, const std::vector<at::Tensor>& pieces, size_t first) {
+  at::Tensor joined = memory::make_flat_tensor(group.owned().numel(), at::kFloat, group.device());
+  for (size_t s = 0; s < group.segments().size(); ++s) {
+    const at::Tensor& piece = pieces.at(first + s);
+    if (!piece.defined()) continue;
+    HYDROFOIL_CHECK_ARG(piece.dim() == 1 && piece.numel() == group.segments()[s].numel, "safe_get_full_optimizer_state",
+                        "got a state of shape ", piece.sizes(), ", expected one value an element of the parameter");
+    joined.narrow(0, group.segments()[s].offset, piece.numel()).copy_(piece);
+  }
+  return joined;
+}
+
+}  // namespace
+
+Runtime::OwnedTensor client_state(Runtime& runtime, std::vector<at::Tensor> pieces) {
+  return [&runtime, pieces = std::move(pieces)](Unit& unit, size_t bucket) {
+    return join_pieces(unit.buckets[bucket]->group(), pieces, first_client_shard(runtime, unit, bucket));
+  };
+}
+
+void set_client_state(Runtime& runtime, int64_t parameter, const std::vector<at::Tensor>& pieces,
+                      const at::Tensor& value) {
+  const FlatGroup* group = nullptr;
+  size_t first = 0;
+  at::Tensor joined;
+  runtime.scatter(
+      parameter,
+      [&](Unit& unit, size_t bucket) {
+        group = &unit.buckets[bucket]->group();
+        first = first_client_shard(runtime, unit, bucket);
+        joined = join_pieces(*group, pieces, first);
+        return joined;
+      },
+      value);
+  if (group == nullptr) return;  // this rank owns nothing of it
+  const at::NoGradGuard no_grad;
+  for (size_t s = 0; s < group->segments().size(); ++s) {
+    const at::Tensor& piece = pieces.at(first + s);
+    if (piece.defined()) piece.copy_(joined.narrow(0, group->segments()[s].offset, piece.numel()));
+  }
 }
 
 void scale_gradients(Runtime& runtime, double scale) {

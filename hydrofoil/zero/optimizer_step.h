@@ -35,6 +35,12 @@ struct ClientShard {
   at::Tensor gradient;
 };
 [[nodiscard]] std::vector<ClientShard> client_shards(Runtime& runtime);
+// What an optimizer of the user's keeps of one kind for each of client_shards(), in their order (undefined: nothing yet,
+// read as zeros), as Runtime::assemble takes it. Throws InvalidArgument where a piece has not its shard's shape.
+[[nodiscard]] Runtime::OwnedTensor client_state(Runtime& runtime, std::vector<at::Tensor> pieces);
+// Writes a parameter's full value of it into the pieces.
+void set_client_state(Runtime& runtime, int64_t parameter, const std::vector<at::Tensor>& pieces,
+                      const at::Tensor& value);
 // Scales the owned gradients in place for them; fp32 accumulation is required where a client optimizer is used.
 void scale_gradients(Runtime& runtime, double scale);
 // Casts the masters to the model dtype after the client optimizer's step.

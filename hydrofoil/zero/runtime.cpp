@@ -214,20 +214,24 @@ std::vector<int> Runtime::units_of(const std::vector<int64_t>& parameters) const
   return {units.begin(), units.end()};
 }
 
-void Runtime::enter_access(const std::vector<int64_t>& parameters) {
+std::vector<int64_t> Runtime::enter_access(const std::vector<int64_t>& parameters) {
+  require_alive("GatheredParameters");
   recover();
-  for (const int u : units_of(parameters)) {
-    const bool first = !gatherer_->held(u);
-    gatherer_->hold(u);
-    if (first && options_.sharding.parameters) {
-      for (auto& group : units_[u]->groups) group->note_versions();
-    }
-  }
+  for (const int u : units_of(parameters)) gatherer_->hold(u);
+  std::vector<int64_t> versions;
+  for (const int64_t p : parameters) versions.push_back(static_cast<int64_t>(parameters_[p].parameter._version()));
+  return versions;
 }
 
-void Runtime::leave_access(const std::vector<int64_t>& parameters, std::optional<int> modifier_rank) {
+void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::vector<int64_t>& versions,
+                           std::optional<int> modifier_rank) {
   const at::NoGradGuard no_grad;
+  require_alive("GatheredParameters");
   std::string modified;
+  for (size_t i = 0; i < parameters.size() && options_.sharding.parameters && !modifier_rank; ++i) {
+    const auto& info = parameters_[parameters[i]];
+    if (static_cast<int64_t>(info.parameter._version()) != versions.at(i)) modified = info.name;
+  }
   if (modifier_rank) {
     for (const int64_t p : parameters) {
       const Place& place = places_[p];
@@ -241,20 +245,14 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, std::optional
     }
   }
   for (const int u : units_of(parameters)) {
-    for (auto& group : units_[u]->groups) {
-      if (modifier_rank) {
-        group->write_back();
-      } else if (options_.sharding.parameters && group->modified_outside()) {
-        modified = units_[u]->name;
-        group->note_versions();
-      }
+    if (modifier_rank) {
+      for (auto& group : units_[u]->groups) group->write_back();
     }
     gatherer_->drop(u);
   }
-  HYDROFOIL_CHECK_ARG(
-      modified.empty(), "GatheredParameters", "a parameter of unit ", modified,
-      " was written without a modifier_rank; the change is lost when it is released. Pass modifier_rank=R: what "
-      "rank R wrote becomes every rank's value");
+  HYDROFOIL_CHECK_ARG(modified.empty(), "GatheredParameters", "parameter ", modified,
+                      " was written without a modifier_rank; the change is lost when it is released. Pass "
+                      "modifier_rank=R: what rank R wrote becomes every rank's value");
 }
 
 void Runtime::prepare_step() {
@@ -277,11 +275,18 @@ void Runtime::prepare_step() {
 }
 
 void Runtime::publish_step() {
+  publish(/*trainable_only=*/true);
+  reducer_->reset_window();
+}
+
+void Runtime::publish_parameters() { publish(/*trainable_only=*/false); }
+
+void Runtime::publish(bool trainable_only) {
   const at::NoGradGuard no_grad;
   std::vector<comm::Work> works;
   for (size_t u = 0; u < units_.size(); ++u) {
     for (auto& group : units_[u]->groups) {
-      if (!group->trainable()) continue;
+      if (trainable_only && !group->trainable()) continue;
       works.push_back(group->start_publish(gather_group_,
                                            {units_[u]->name, op_signature(OpKind::kPublish, static_cast<int64_t>(u))}));
       if (!options_.reduction.overlap) works.back().wait();
@@ -289,13 +294,14 @@ void Runtime::publish_step() {
     }
   }
   for (auto& work : works) work.wait();
-  reducer_->reset_window();
 }
 
 void Runtime::refresh_masters() {
   for (auto& unit : units_) {
     for (auto& group : unit->groups) {
-      if (!group->sharded()) group->write_back();
+      if (group->sharded() || !group->trainable()) continue;
+      group->refresh_master();
+      group->note_versions();
     }
   }
 }
@@ -334,11 +340,17 @@ MemoryReport Runtime::memory() const {
   return report;
 }
 
+Runtime::Place Runtime::place_with_states(int64_t parameter, const char* function) const {
+  require_alive(function);
+  const Place& place = places_.at(parameter);
+  HYDROFOIL_CHECK_ARG(place.bucket >= 0, function, "parameter ", parameters_[parameter].name,
+                      " is frozen: it has no fp32 master, gradient or optimizer state");
+  return place;
+}
+
 at::Tensor Runtime::assemble(int64_t parameter, const OwnedTensor& select) {
   const at::NoGradGuard no_grad;
-  const Place& place = places_.at(parameter);
-  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "assemble", "parameter ", parameters_[parameter].name,
-                      " is frozen: it has no such state");
+  const Place place = place_with_states(parameter, "safe_get_full");
   Unit& unit = *units_[place.unit];
   const FlatGroup& group = *unit.groups[place.group];
   const auto& slot = group.slots()[place.slot];
@@ -350,13 +362,11 @@ at::Tensor Runtime::assemble(int64_t parameter, const OwnedTensor& select) {
 
 void Runtime::scatter(int64_t parameter, const OwnedTensor& select, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
-  const Place& place = places_.at(parameter);
-  HYDROFOIL_CHECK_ARG(place.bucket >= 0, "scatter", "parameter ", parameters_[parameter].name,
-                      " is frozen: it has no such state");
+  const Place place = place_with_states(parameter, "safe_set_full");
   Unit& unit = *units_[place.unit];
   const FlatGroup& group = *unit.groups[place.group];
   const auto& slot = group.slots()[place.slot];
-  HYDROFOIL_CHECK_ARG(value.sizes() == slot.parameter.sizes(), "scatter", "parameter ", slot.name, ": got shape ",
+  HYDROFOIL_CHECK_ARG(value.sizes() == slot.parameter.sizes(), "safe_set_full", "parameter ", slot.name, ": got shape ",
                       value.sizes(), ", expected ", slot.parameter.sizes());
   at::Tensor ordered =
       at::empty_strided(slot.parameter.sizes(), slot.parameter.strides(), value.options().dtype(at::kFloat));
@@ -369,18 +379,30 @@ void Runtime::scatter(int64_t parameter, const OwnedTensor& select, const at::Te
 }
 
 std::optional<at::Tensor> Runtime::reduced_gradient(int64_t parameter) {
+  require_alive("safe_get_full_grad");
   const Place& place = places_.at(parameter);
   if (place.bucket < 0) return std::nullopt;
   if (units_[place.unit]->buckets[place.bucket]->state() != GradientBucket::State::kReduced) return std::nullopt;
   return assemble(parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->owned_gradient(); });
 }
 
+void Runtime::set_reduced_gradient(int64_t parameter, const at::Tensor& value) {
+  const Place place = place_with_states(parameter, "safe_set_full_grad");
+  HYDROFOIL_CHECK_ARG(
+      units_[place.unit]->buckets[place.bucket]->state() == GradientBucket::State::kReduced, "safe_set_full_grad",
+      "parameter ", parameters_[parameter].name,
+      ": no reduced gradient to replace; call it between the backward of an accumulation boundary and step");
+  scatter(
+      parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->owned_gradient(); }, value);
+}
+
 void Runtime::set_master(int64_t parameter, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
+  const Place place = place_with_states(parameter, "safe_set_full_fp32_param");
+  FlatGroup& group = *units_[place.unit]->groups[place.group];
+  if (!group.sharded() && group.modified_outside()) group.write_back();
   scatter(
       parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); }, value);
-  const Place& place = places_.at(parameter);
-  FlatGroup& group = *units_[place.unit]->groups[place.group];
   if (group.has_master_copy()) group.owned_model().copy_(group.owned_master());
   if (!group.sharded()) group.slots()[place.slot].parameter.detach().copy_(value);
   group.note_versions();
@@ -440,6 +462,10 @@ void Runtime::regroup_unit(size_t u) {
   }
 }
 
+void Runtime::require_alive(const char* function) const {
+  HYDROFOIL_CHECK_ARG(alive(), function, "the engine was destroyed");
+}
+
 void Runtime::destroy(bool gather) {
   if (!alive()) return;
   alive_.reset();
@@ -455,6 +481,9 @@ void Runtime::destroy(bool gather) {
   for (auto& parameter : parameters_) parameter.parameter.mutable_grad().reset();
   reducer_.reset();
   gatherer_.reset();
+  for (auto& unit : units_) {
+    for (auto& group : unit->groups) group->abandon();
+  }
   units_.clear();
   gather_group_ = comm::Group();
   reduce_group_ = comm::Group();

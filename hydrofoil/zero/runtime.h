@@ -82,16 +82,19 @@ class Runtime {
   // Index of a parameter by identity, or -1.
   [[nodiscard]] int64_t find(const at::Tensor& parameter) const;
 
-  // Gathers the units of the given parameters for the user until leave_access. `modifier_rank`: after it, what that
-  // rank wrote into them is every rank's. Without one, a parameter that was written raises InvalidArgument where it is
-  // sharded.
-  void enter_access(const std::vector<int64_t>& parameters);
-  void leave_access(const std::vector<int64_t>& parameters, std::optional<int> modifier_rank);
+  // Gathers the units of the given parameters for the user until leave_access, and returns their version counters.
+  // `modifier_rank`: what that rank wrote into them is every rank's from then on. Without one, a parameter that was
+  // written since `versions` raises InvalidArgument where it is sharded. Collective; calls nest.
+  [[nodiscard]] std::vector<int64_t> enter_access(const std::vector<int64_t>& parameters);
+  void leave_access(const std::vector<int64_t>& parameters, const std::vector<int64_t>& versions,
+                    std::optional<int> modifier_rank);
 
   // Before an optimizer step: every unit released, parameters written from outside taken into the masters.
   void prepare_step();
   // After it: full parameters current everywhere, versions bumped, gradients dropped.
   void publish_step();
+  // After the owned slices of all parameters changed (a checkpoint): full parameters current, versions bumped. Collective.
+  void publish_parameters();
   // Reads the parameters into the fp32 masters again (after .data writes).
   void refresh_masters();
 
@@ -109,12 +112,16 @@ class Runtime {
 
   // Full reduced gradient in fp32, as reduced; nullopt where this window has not reduced it. Collective.
   [[nodiscard]] std::optional<at::Tensor> reduced_gradient(int64_t parameter);
+  // Replaces it. Throws InvalidArgument where this window has not reduced it yet: the reduction would overwrite it.
+  void set_reduced_gradient(int64_t parameter, const at::Tensor& value);
   // Sets a parameter's full value on every rank: master, model copy and, where it is not sharded, the parameter itself.
   void set_master(int64_t parameter, const at::Tensor& value);
 
   // Returns hooks and memory. `gather`: sharded parameters become ordinary again (collective), else they stay released.
   void destroy(bool gather);
   [[nodiscard]] bool alive() const { return alive_ != nullptr; }
+  // Throws InvalidArgument "[function] ..." after destroy().
+  void require_alive(const char* function) const;
 
  private:
   struct Place {
@@ -127,11 +134,13 @@ class Runtime {
   void build_unit(size_t u);
   void make_buckets(size_t u);
   void install_hooks();
+  void publish(bool trainable_only);
   void index_places(size_t u);
   [[nodiscard]] bool requires_grad_changed() const;
   void regroup();
   void regroup_unit(size_t u);
   std::vector<int> units_of(const std::vector<int64_t>& parameters) const;
+  Place place_with_states(int64_t parameter, const char* function) const;
 
   std::vector<RuntimeParameter> parameters_;
   std::vector<ModuleNode> modules_;

@@ -63,6 +63,8 @@ class Wrapping:
     """The forwards and _parameters that were replaced; remove() puts everything back."""
 
     def __init__(self, core: _C.Engine, modules: list[torch.nn.Module]) -> None:
+        self._places = [(module, name, parameter) for module in modules for name, parameter in module._parameters.items()
+                        if parameter is not None]
         self._forwards: list[tuple[torch.nn.Module, Any]] = []
         self._dicts: list[torch.nn.Module] = []
         for number, scope in enumerate(core.scopes):
@@ -77,7 +79,17 @@ class Wrapping:
                     module.__dict__["_parameters"] = core.parameter_dict(module._parameters)
                     self._dicts.append(module)
 
+    def check(self) -> None:
+        """Raises ValueError where a module no longer holds the parameter that the engine trains."""
+        for module, name, parameter in self._places:
+            if dict.get(module.__dict__["_parameters"], name) is not parameter:
+                raise ValueError(
+                    f"step: parameter {name!r} of a {type(module).__name__} was replaced after initialize "
+                    "(load_state_dict(assign=True), an assignment, del): the engine cannot follow; load with copies, or change "
+                    "the model before initialize")
+
     def remove(self) -> None:
+        self._places.clear()
         for module, own in self._forwards:
             if own is None:
                 module.__dict__.pop("forward", None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 import torch
 
@@ -13,16 +14,30 @@ from hydrofoil import _C, utils
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "save_model"]
+
+_SCALAR = "number:"  # before the names of states that are Python numbers
+
+
+@contextlib.contextmanager
+def _together(engine: "Engine", what: str) -> Iterator[None]:
+    """An error of one rank inside is an error of all, so that no rank waits for one that has failed."""
+    try:
+        yield
+    except Exception as error:
+        _C.agree(engine.core, f"{type(error).__name__}: {error}", what)
+        raise
+    _C.agree(engine.core, None, what)
 
 
 def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
-    persistent = set(engine.module.state_dict(keep_vars=True)) if not engine.core.shards_parameters else None
-    return {
-        name: buffer
-        for name, buffer in engine.module.named_buffers()
-        if buffer is not None and (persistent is None or name in persistent)
-    }
+    """Persistent buffers, each once."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for path, module in engine.module.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                found.setdefault(id(buffer), (f"{path}.{name}" if path else name, buffer))
+    return dict(found.values())
 
 
 def _json(value: Any, what: str) -> str:
@@ -32,27 +47,39 @@ def _json(value: Any, what: str) -> str:
         raise ValueError(f"save_checkpoint: {what} holds something that JSON cannot keep ({error}); checkpoints hold no pickles") from None
 
 
-def _add_client_state(request: _C.SaveRequest, engine: "Engine") -> None:
-    """States of a client optimizer belong to this rank's shards: they are kept under the rank's name."""
+def _client_params(engine: "Engine") -> Iterator[tuple[str, torch.Tensor]]:
+    """This rank's shards of a client optimizer, with the names that a checkpoint keeps their states under."""
     optimizer = engine.optimizer
     if optimizer is None or optimizer._client is None:
         return
     optimizer._bind_client()
-    scalars: dict[str, Any] = {}
     for g, params in enumerate(optimizer._client_groups):
         for i, param in enumerate(params):
-            for key, value in optimizer._client.state.get(param, {}).items():
-                name = f"client/{engine.world_size}/{engine.global_rank}/{g}/{i}"
-                if isinstance(value, torch.Tensor):
-                    request.add_extra(name, key, value)
-                else:
-                    scalars[f"{name}/{key}"] = value
-    if scalars and engine.global_rank == 0:
-        request.states = {**request.states, "client_scalars": _json(scalars, "the client optimizer's state")}
+            yield f"client/{engine.world_size}/{engine.global_rank}/{g}/{i}", param
+
+
+def _add_client_state(request: _C.SaveRequest, engine: "Engine") -> None:
+    """States of a client optimizer belong to this rank's shards: they are kept under the rank's name."""
+    for name, param in _client_params(engine):
+        for key, value in engine.optimizer._client.state.get(param, {}).items():
+            if isinstance(value, torch.Tensor):
+                request.add_extra(name, key, value)
+            elif isinstance(value, (bool, int, float)):
+                request.add_extra(name, _SCALAR + key, torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None))
+            elif value is not None:
+                raise ValueError(f"the client optimizer's state {key!r} is a {type(value).__name__}; a checkpoint keeps tensors and numbers")
 
 
 def save(engine: "Engine", directory: str, tag: Optional[str], client_state: dict[str, Any], save_latest: bool,
          exclude_frozen: bool) -> bool:
+    with _together(engine, "save_checkpoint: prepare"):
+        request = _request(engine, directory, tag, client_state, save_latest, exclude_frozen)
+    _C.save_engine(engine.core, request)
+    return True
+
+
+def _request(engine: "Engine", directory: str, tag: Optional[str], client_state: dict[str, Any], save_latest: bool,
+             exclude_frozen: bool) -> _C.SaveRequest:
     request = _C.SaveRequest()
     request.directory = directory
     request.tag = str(tag) if tag is not None else f"global_step{engine.global_steps}"
@@ -70,47 +97,71 @@ def save(engine: "Engine", directory: str, tag: Optional[str], client_state: dic
         for name, buffer in _buffers(engine).items():
             request.add_extra(name, "buffer", buffer)
     _add_client_state(request, engine)
-    _C.save_engine(engine.core, request)
+    return request
+
+
+def save_model(engine: "Engine", directory: str, filename: str, exclude_frozen: bool) -> bool:
+    if engine.zero_optimization_stage() == 3 and engine.world_size > 1 and not engine.options.gather_16bit_weights_on_model_save:
+        utils.logger.warning("save_16bit_model: nothing is saved: zero_optimization.stage3_gather_16bit_weights_on_model_save is false")
+        return False
+    if not filename.endswith(".safetensors"):
+        raise ValueError(f"save_16bit_model: save_filename: got {filename!r}, expected a name that ends in .safetensors (no pickles)")
+    buffers = _C.SaveRequest()
+    buffers.exclude_frozen = exclude_frozen
+    for name, buffer in _buffers(engine).items():
+        buffers.add_extra(name, "buffer", buffer)
+    _C.save_model(engine.core, os.path.join(directory, filename), buffers)
     return True
 
 
-def _load_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
-    optimizer = engine.optimizer
-    if optimizer is None or optimizer._client is None:
+def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
+    if engine.optimizer is None or engine.optimizer._client is None or saved.world_size == engine.world_size:
         return
-    if saved.world_size != engine.world_size:
-        raise ValueError(
-            f"load_checkpoint: the client optimizer's state was saved by {saved.world_size} ranks and cannot be read by "
-            f"{engine.world_size}; pass load_optimizer_states=False, or use an optimizer of the config, which any world size reads")
-    optimizer._bind_client()
-    for g, params in enumerate(optimizer._client_groups):
-        for i, param in enumerate(params):
-            name = f"client/{engine.world_size}/{engine.global_rank}/{g}/{i}"
-            state = {}
-            for key in _STATE_NAMES:
-                value = saved.read_extra(name, key)
-                if value is not None:
-                    state[key] = value
-            if state:
-                optimizer._client.state[param] = state
+    raise ValueError(
+        f"load_checkpoint: the client optimizer's state was saved by {saved.world_size} ranks and cannot be read by "
+        f"{engine.world_size}; pass load_optimizer_states=False, or use an optimizer of the config, which any world size reads")
 
 
-_STATE_NAMES = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum", "square_avg", "acc_delta", "grad_avg",
-                "exp_inf", "ax", "mu", "eta", "prev", "step_size")
+def _load_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
+    for name, param in _client_params(engine):
+        state: dict[str, Any] = {}
+        for kind in saved.kinds(name):
+            value = saved.read_extra(name, kind)
+            if value.dim() == 1 and value.shape != param.shape:
+                raise ValueError(
+                    f"the client optimizer's state {kind!r} was saved for shards of another layout (stage, unit_min_bytes or parameter "
+                    f"groups): got {value.numel()} elements, expected {param.numel()}; pass load_optimizer_states=False")
+            state[kind.removeprefix(_SCALAR)] = value.item() if kind.startswith(_SCALAR) else value
+        if state:
+            engine.optimizer._client.state[param] = state
 
 
 def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, load_optimizer_states: bool,
          load_lr_scheduler_states: bool) -> tuple[Optional[str], dict[str, Any]]:
-    if tag is None and not os.path.exists(os.path.join(directory, "latest")):
+    saved = _C.open_checkpoint(engine.core, directory, None if tag is None else str(tag))
+    if saved is None:
         utils.logger.warning("load_checkpoint: %s has no file 'latest': nothing is loaded", directory)
         return None, {}
-    saved = _C.open_checkpoint(directory, None if tag is None else str(tag))
+    if load_optimizer_states:
+        _check_client_state(engine, saved)
     _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None)
+    with _together(engine, "load_checkpoint: the rest"):
+        _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
+    return saved.directory, json.loads(saved.client_state)
+
+
+def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,
+               load_lr_scheduler_states: bool) -> None:
     for name, buffer in _buffers(engine).items():
         value = saved.read_extra(name, "buffer")
-        if value is not None:
-            with torch.no_grad():
-                buffer.copy_(value)
+        if value is None:
+            if strict:
+                raise ValueError(f"{saved.directory} has no buffer {name}")
+            continue
+        if value.shape != buffer.shape:
+            raise ValueError(f"buffer {name}: got shape {list(value.shape)} in the checkpoint, the model has {list(buffer.shape)}")
+        with torch.no_grad():
+            buffer.copy_(value)
     states = saved.states
     if load_optimizer_states and engine.optimizer is not None:
         if "param_groups" in states:
@@ -118,4 +169,3 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
         _load_client_state(engine, saved)
     if load_lr_scheduler_states and engine.lr_scheduler is not None and "lr_scheduler" in states:
         engine.lr_scheduler.load_state_dict(json.loads(states["lr_scheduler"]))
-    return saved.directory, json.loads(saved.client_state)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import weakref
 from typing import Any, Callable, Iterator, Optional
 
 import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
+from hydrofoil._clock import PhaseClock
+from hydrofoil._getters import ConfigGetters
 from hydrofoil.dataloader import DataLoader
 from hydrofoil.optimizer import ZeroOptimizer, parameter_groups
 
@@ -18,7 +21,7 @@ __all__ = ["DeepSpeedEngine", "Engine"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Engine(torch.nn.Module):
+class Engine(ConfigGetters, torch.nn.Module):
     """A model under ZeRO. Call it as the model, then backward(loss) and step(). Made by `hydrofoil.initialize`."""
 
     def __init__(
@@ -52,6 +55,7 @@ class Engine(torch.nn.Module):
         if training_data is not None:
             self.training_dataloader = self.deepspeed_io(training_data, collate_fn=collate_fn)
         self._step_applied = False
+        self._clock = PhaseClock(options.wall_clock_breakdown, self.global_rank == 0)
         if options.dump_state and self.global_rank == 0:
             utils.logger.info("resolved config:\n%s", self.explain())
 
@@ -104,11 +108,12 @@ class Engine(torch.nn.Module):
         self.optimizer: Any = None
         if training:
             self.optimizer = ZeroOptimizer(self, kind, groups, defaults, client)
+            self.core.optimizer = weakref.ref(self.optimizer)
         self.basic_optimizer = client if client is not None else self.optimizer
 
     def _make_scheduler(self, lr_scheduler: Any) -> Any:
         if lr_scheduler is not None:
-            return lr_scheduler(self.optimizer) if _is_factory(lr_scheduler) else lr_scheduler
+            return lr_scheduler(self.basic_optimizer) if _is_factory(lr_scheduler) else lr_scheduler
         scheduler = self.options.scheduler
         if not scheduler.type:
             return None
@@ -121,7 +126,11 @@ class Engine(torch.nn.Module):
 
     # -- the loop ------------------------------------------------------------------------------------------------------
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        if self.options.fp16_auto_cast:
+        with self._clock.phase("forward"):
+            return self._forward(*inputs, **kwargs)
+
+    def _forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        if self.options.fp16_auto_cast and self.options.fp16_enabled:
             inputs, kwargs = utils.cast_floating((inputs, kwargs), torch.float16)
         if self.options.autocast_enabled:
             dtype = _DTYPES[self.options.autocast_dtype or "bf16"]
@@ -133,10 +142,11 @@ class Engine(torch.nn.Module):
         """Runs the backward of this micro step; returns loss / gradient_accumulation_steps, as DeepSpeed does."""
         if self.optimizer is None:
             raise ValueError("backward: this engine has no optimizer; it can only run forward")
-        factor = self.core.begin_backward(scale_wrt_gas)
-        scaled = loss if factor == 1.0 else loss.float() * factor
-        self.core.watch_loss(scaled)
-        scaled.backward(retain_graph=retain_graph or None, **kwargs)  # None: as create_graph says
+        with self._clock.phase("backward"):
+            factor = self.core.begin_backward(scale_wrt_gas)
+            scaled = loss if factor == 1.0 else loss.float() * factor
+            self.core.watch_loss(scaled)
+            scaled.backward(retain_graph=retain_graph or None, **kwargs)  # None: as create_graph says
         return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
@@ -147,9 +157,11 @@ class Engine(torch.nn.Module):
         """Ends a micro step; at an accumulation boundary clips, updates the parameters and steps the schedule."""
         if self.optimizer is None:
             raise ValueError("step: this engine has no optimizer")
-        if self.core.begin_step():
-            self.optimizer._update()
-        result = self.core.finish_step()
+        self._wrapping.check()
+        with self._clock.phase("step"):
+            if self.core.begin_step():
+                self.optimizer._update()
+            result = self.core.finish_step()
         self._step_applied = result.applied
         if result.applied and self.lr_scheduler is not None:
             self.lr_scheduler.step(**(lr_kwargs or {}))
@@ -157,6 +169,8 @@ class Engine(torch.nn.Module):
         if result.boundary and every and self.global_rank == 0 and self.global_steps % every == 0:
             utils.logger.info("step %d, skipped %d, lr %s, grad norm %.4g", self.global_steps, self.skipped_steps, self.get_lr(),
                               result.grad_norm)
+        if result.boundary:
+            self._clock.report(self.global_steps, every or 1)
 
     def was_step_applied(self) -> bool:
         return self._step_applied
@@ -205,39 +219,6 @@ class Engine(torch.nn.Module):
 
     def get_global_grad_norm(self) -> Optional[float]:
         return self.core.grad_norm
-
-    def get_lr(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def get_mom(self) -> list[Any]:
-        return [group.get("betas", group.get("momentum")) for group in self.optimizer.param_groups]
-
-    def train_batch_size(self) -> int:
-        return self.options.train_batch_size
-
-    def train_micro_batch_size_per_gpu(self) -> int:
-        return self.options.train_micro_batch_size_per_gpu
-
-    def gradient_accumulation_steps(self) -> int:
-        return self.options.gradient_accumulation_steps
-
-    def get_batch_info(self) -> tuple[int, int, int]:
-        return self.train_batch_size(), self.train_micro_batch_size_per_gpu(), self.gradient_accumulation_steps()
-
-    def gradient_clipping(self) -> float:
-        return self.options.gradient_clipping
-
-    def zero_optimization_stage(self) -> int:
-        return self.options.zero_stage
-
-    def zero_optimization(self) -> bool:
-        return self.options.zero_stage > 0
-
-    def fp16_enabled(self) -> bool:
-        return self.options.fp16_enabled
-
-    def bfloat16_enabled(self) -> bool:
-        return self.options.bf16_enabled
 
     def memory_report(self) -> _C.MemoryReport:
         """Bytes that this rank keeps, by kind of state."""
@@ -299,6 +280,18 @@ class Engine(torch.nn.Module):
 
         return checkpoint.load(self, os.fspath(load_dir), tag, load_module_strict, load_optimizer_states and not load_module_only,
                                load_lr_scheduler_states and not load_module_only)
+
+    def save_16bit_model(self, save_dir: str | os.PathLike[str], save_filename: str = "model.safetensors",
+                         exclude_frozen_parameters: bool = False) -> bool:
+        """Writes the full model in its own dtype as one safetensors file; one unit is gathered at a time. Collective.
+
+        Under stage 3 it needs zero_optimization.stage3_gather_16bit_weights_on_model_save; without it returns False.
+        """
+        from hydrofoil import checkpoint
+
+        return checkpoint.save_model(self, os.fspath(save_dir), save_filename, exclude_frozen_parameters)
+
+    save_fp16_model = save_16bit_model
 
     def destroy(self, gather: bool = False) -> None:
         """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective)."""

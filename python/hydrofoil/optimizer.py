@@ -113,6 +113,76 @@ class ZeroOptimizer(torch.optim.Optimizer):
     def backward(self, loss: torch.Tensor, retain_graph: bool = False) -> None:
         self._engine.backward(loss, retain_graph=retain_graph)
 
+    # -- states by name ------------------------------------------------------------------------------------------------
+    def _native_state(self, key: str) -> int:
+        names = _C.state_names(self._kind, self._hyperparameters())
+        if key not in names:
+            raise ValueError(f"unknown optimizer state {key!r}; this optimizer has {', '.join(names) or 'none'}")
+        return names.index(key)
+
+    def _client_pieces(self, key: str) -> list[Optional[torch.Tensor]]:
+        """The client's states of one name, in the order of core.client_shards()."""
+        self._bind_client()
+        position = [0] * len(self._client_groups)
+        pieces: list[Optional[torch.Tensor]] = []
+        known: dict[str, None] = {}
+        for shard in self._engine.core.client_shards():
+            state = self._client.state.get(self._client_groups[shard.group][position[shard.group]], {})
+            position[shard.group] += 1
+            known.update(dict.fromkeys(k for k, v in state.items() if isinstance(v, torch.Tensor) and v.shape == shard.value.shape))
+            pieces.append(state[key] if key in known and key in state else None)
+        if known and key not in known:
+            raise ValueError(f"unknown optimizer state {key!r}; this optimizer has {', '.join(known)}")
+        return pieces
+
+    def full_state(self, core: _C.Engine, index: int, key: str) -> torch.Tensor:
+        if self._client is None:
+            return core.full_state(index, self._native_state(key))
+        return core.full_client_state(index, self._client_pieces(key))
+
+    def set_full_state(self, core: _C.Engine, index: int, key: str, value: torch.Tensor) -> None:
+        if self._client is None:
+            core.set_full_state(index, self._native_state(key), value)
+        else:
+            core.set_full_client_state(index, self._client_pieces(key), value)
+
+    # -- state_dict ----------------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """This rank's share: fp32 masters, optimizer states, hyperparameters, loss scale. Loads at the same world size and stage."""
+        core = self._engine.core
+        state: dict[Any, Any] = {"loss_scale": core.loss_scale, "optimizer_steps": core.counters.optimizer_steps}
+        if self._client is not None:
+            self._bind_client()
+            state["client"] = self._client.state_dict()["state"]
+        state["shards"] = [[tensor.clone() for tensor in tensors] for tensors in core.owned_tensors()]
+        return {"state": state, "param_groups": json.loads(self.hyperparameter_json())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # type: ignore[override]
+        """What state_dict() gave, on every rank; the parameters become the masters' values. Collective."""
+        core, state = self._engine.core, state_dict["state"]
+        if "shards" not in state:
+            raise ValueError("load_state_dict: got a state_dict that no Hydrofoil optimizer made: its 'state' has no 'shards'")
+        if self._client is None:
+            core.allocate_states()
+        mine = core.owned_tensors()
+        if [tensors[0].shape for tensors in mine] != [tensors[0].shape for tensors in state["shards"]]:
+            raise ValueError("load_state_dict: the state was made for other shards (world size, stage, units or model); "
+                             "save_checkpoint and load_checkpoint move between them")
+        self.load_hyperparameter_json(json.dumps(state_dict["param_groups"]))
+        with torch.no_grad():
+            for tensors, saved in zip(mine, state["shards"]):
+                for tensor, value in zip(tensors, saved):
+                    tensor.copy_(value)
+        if self._client is not None:
+            self._bind_client()
+            own = self._client.state_dict()
+            self._client.load_state_dict({"state": state["client"], "param_groups": own["param_groups"]})
+        counters = core.counters
+        counters.optimizer_steps = state["optimizer_steps"]
+        core.load_counters(counters)
+        core.loss_scale = state["loss_scale"]
+        core.publish_masters()
+
     # -- what scripts read ---------------------------------------------------------------------------------------------
     @property
     def loss_scale(self) -> float:

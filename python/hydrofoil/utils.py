@@ -51,11 +51,11 @@ def _place(param: torch.Tensor) -> tuple[_C.Engine, int]:
     return core, core.find_parameter(param)
 
 
-def _state_index(param: torch.Tensor, key: str) -> int:
-    for names in (["exp_avg", "exp_avg_sq"], ["momentum_buffer"], ["sum"]):
-        if key in names:
-            return names.index(key)
-    raise ValueError(f"unknown optimizer state {key!r}; known are exp_avg, exp_avg_sq, momentum_buffer, sum")
+def _optimizer(core: _C.Engine) -> Any:
+    optimizer = getattr(core, "optimizer", lambda: None)()
+    if optimizer is None:
+        raise ValueError("the engine has no optimizer, and so no optimizer states")
+    return optimizer
 
 
 def safe_get_full_fp32_param(param: torch.Tensor) -> torch.Tensor:
@@ -71,9 +71,9 @@ def safe_get_full_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
 
 
 def safe_get_full_optimizer_state(param: torch.Tensor, optim_state_key: str) -> torch.Tensor:
-    """Full fp32 optimizer state by name (exp_avg, exp_avg_sq, momentum_buffer, sum); collective."""
+    """Full fp32 optimizer state by the optimizer's own name for it (exp_avg, momentum_buffer, ...); collective."""
     core, index = _place(param)
-    return core.full_state(index, _state_index(param, optim_state_key))
+    return _optimizer(core).full_state(core, index, optim_state_key)
 
 
 def safe_set_full_fp32_param(param: torch.Tensor, value: torch.Tensor) -> None:
@@ -88,7 +88,7 @@ def safe_set_full_grad(param: torch.Tensor, value: torch.Tensor) -> None:
 
 def safe_set_full_optimizer_state(param: torch.Tensor, value: torch.Tensor, optim_state_key: str) -> None:
     core, index = _place(param)
-    core.set_full_state(index, _state_index(param, optim_state_key), value)
+    _optimizer(core).set_full_state(core, index, optim_state_key, value)
 
 
 def set_z3_leaf_modules(model: torch.nn.Module, leaf_modules: list[Any], raise_if_not_found: bool = True) -> list[torch.nn.Module]:

@@ -26,16 +26,41 @@ void bind_checkpoint(py::module_& module) {
       .def_property_readonly("world_size", [](const LoadedCheckpoint& saved) { return saved.manifest().world_size; })
       .def_property_readonly("states", [](const LoadedCheckpoint& saved) { return saved.scalars().states; })
       .def_property_readonly("client_state", [](const LoadedCheckpoint& saved) { return saved.scalars().client_state; })
+      .def("kinds",
+           [](const LoadedCheckpoint& saved, const std::string& name) {
+             std::vector<std::string> kinds;
+             for (const auto& tensor : saved.manifest().tensors) {
+               if (tensor.parameter == name) kinds.push_back(tensor.kind);
+             }
+             return kinds;
+           })
       .def(
           "read_extra",
           [](LoadedCheckpoint& saved, const std::string& name, const std::string& kind) {
             return engine::read_extra(saved, name, kind);
           },
           no_gil);
-  module.def("open_checkpoint", &checkpoint::load_shards, py::arg("directory"), py::arg("tag"), no_gil);
+  module.def(
+      "open_checkpoint",
+      [](const EnginePointer& e, const std::string& directory, const std::optional<std::string>& tag) {
+        return engine::open_checkpoint(*e, directory, tag);
+      },
+      py::arg("engine"), py::arg("directory"), py::arg("tag"), no_gil);
+  module.def(
+      "agree",
+      [](const EnginePointer& e, const std::optional<std::string>& own_error, const std::string& what) {
+        engine::agree(*e, own_error, what);
+      },
+      py::arg("engine"), py::arg("own_error"), py::arg("what"), no_gil);
   module.def(
       "save_engine", [](const EnginePointer& e, const SaveRequest& request) { engine::save_engine(*e, request); },
       no_gil);
+  module.def(
+      "save_model",
+      [](const EnginePointer& e, const std::string& path, const SaveRequest& buffers) {
+        engine::save_model(*e, path, buffers.extras, buffers.exclude_frozen);
+      },
+      py::arg("engine"), py::arg("path"), py::arg("buffers"), no_gil);
   module.def(
       "load_engine",
       [](const EnginePointer& e, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {

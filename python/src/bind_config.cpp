@@ -41,11 +41,16 @@ void bind_config(py::module_& module) {
       .def_readonly("optimizer", &EngineOptions::optimizer)
       .def_readonly("scheduler", &EngineOptions::scheduler)
       .def_property_readonly("zero_stage", [](const EngineOptions& o) { return o.zero.stage; })
+      .def_property_readonly("gather_16bit_weights_on_model_save",
+                             [](const EngineOptions& o) { return o.zero.gather_16bit_weights_on_model_save; })
       .def_property_readonly("fp16_enabled", [](const EngineOptions& o) { return o.fp16.enabled; })
       .def_property_readonly("fp16_auto_cast", [](const EngineOptions& o) { return o.fp16.auto_cast; })
       .def_property_readonly("bf16_enabled", [](const EngineOptions& o) { return o.bf16.enabled; })
       .def_property_readonly("model_dtype",
                              [](const EngineOptions& o) { return std::string(config::dtype_name(o.model_dtype())); })
+      .def_property_readonly(
+          "grad_accum_dtype",
+          [](const EngineOptions& o) { return std::string(config::dtype_name(o.data_types.grad_accum_dtype)); })
       .def_property_readonly("autocast_enabled", [](const EngineOptions& o) { return o.torch_autocast.enabled; })
       .def_property_readonly("autocast_dtype",
                              [](const EngineOptions& o) -> std::optional<std::string> {

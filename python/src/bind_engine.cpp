@@ -1,3 +1,4 @@
+#include <ATen/core/grad_mode.h>
 #include <pybind11/stl.h>
 
 #include "bindings.h"
@@ -10,7 +11,12 @@ using engine::Engine;
 using zero::Unit;
 
 at::Tensor owned_master(Unit& unit, size_t bucket) { return unit.buckets[bucket]->group().owned_master(); }
-at::Tensor owned_gradient(Unit& unit, size_t bucket) { return unit.buckets[bucket]->owned_gradient(); }
+int num_states(Engine& e) { return static_cast<int>(optim::state_names(e.native_optimizer().value()).size()); }
+std::vector<at::Tensor> defined_or_empty(const std::vector<std::optional<at::Tensor>>& tensors) {
+  std::vector<at::Tensor> result;
+  for (const auto& tensor : tensors) result.push_back(tensor.value_or(at::Tensor()));
+  return result;
+}
 zero::Runtime::OwnedTensor owned_state(int state) {
   return [state](Unit& unit, size_t bucket) { return unit.optimizer_states[bucket].at(state); };
 }
@@ -31,7 +37,7 @@ void bind_engine(py::module_& module) {
       .def_readonly("applied", &engine::StepResult::applied)
       .def_readonly("overflow", &engine::StepResult::overflow)
       .def_readonly("grad_norm", &engine::StepResult::grad_norm);
-  py::class_<Engine, EnginePointer>(module, "Engine")
+  py::class_<Engine, EnginePointer>(module, "Engine", py::dynamic_attr())
       .def(py::init([](const engine::EngineOptions& options, std::vector<zero::RuntimeParameter> parameters,
                        std::vector<zero::ModuleNode> modules, const comm::Group& gather_group,
                        const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer, bool training) {
@@ -46,6 +52,7 @@ void bind_engine(py::module_& module) {
            py::arg("reduce_group"), py::arg("optimizer"), py::arg("training"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
+      .def_property_readonly("native_optimizer", &Engine::native_optimizer)
       .def_property_readonly("alive", [](Engine& e) { return e.runtime().alive(); })
       .def_property_readonly("counters", [](Engine& e) { return e.counters(); })
       // Parameters carry their engine: a pickled one has none.
@@ -63,6 +70,28 @@ void bind_engine(py::module_& module) {
           [](Engine& e, const std::vector<optim::Hyperparameters>& groups) { e.update_native(groups); }, no_gil)
       .def("begin_client_update", &Engine::begin_client_update, no_gil)
       .def("client_shards", [](Engine& e) { return zero::client_shards(e.runtime()); })
+      .def("owned_tensors",
+           [](Engine& e) {
+             std::vector<std::vector<at::Tensor>> all;
+             for (const auto& unit : e.runtime().units()) {
+               for (size_t b = 0; b < unit->buckets.size(); ++b) {
+                 all.push_back({unit->buckets[b]->group().owned_master()});
+                 all.back().insert(all.back().end(), unit->optimizer_states[b].begin(),
+                                   unit->optimizer_states[b].end());
+               }
+             }
+             return all;
+           })
+      .def(
+          "publish_masters",
+          [](Engine& e) {
+            const at::NoGradGuard no_grad;
+            zero::apply_masters(e.runtime());
+            e.runtime().publish_parameters();
+          },
+          no_gil)
+      .def(
+          "allocate_states", [](Engine& e) { e.runtime().allocate_optimizer_states(num_states(e)); }, no_gil)
       .def("finish_step", &Engine::finish_step, no_gil)
       .def("zero_grad", &Engine::zero_grad, no_gil)
       .def_property_readonly("grad_norm", &Engine::grad_norm)
@@ -78,12 +107,12 @@ void bind_engine(py::module_& module) {
       .def("find_parameter", [](Engine& e, const at::Tensor& parameter) { return e.runtime().find(parameter); })
       .def(
           "enter_access",
-          [](Engine& e, const std::vector<int64_t>& parameters) { e.runtime().enter_access(parameters); }, no_gil)
+          [](Engine& e, const std::vector<int64_t>& parameters) { return e.runtime().enter_access(parameters); },
+          no_gil)
       .def(
           "leave_access",
-          [](Engine& e, const std::vector<int64_t>& parameters, std::optional<int> modifier_rank) {
-            e.runtime().leave_access(parameters, modifier_rank);
-          },
+          [](Engine& e, const std::vector<int64_t>& parameters, const std::vector<int64_t>& versions,
+             std::optional<int> modifier_rank) { e.runtime().leave_access(parameters, versions, modifier_rank); },
           no_gil)
       .def(
           "full_master", [](Engine& e, int64_t parameter) { return e.runtime().assemble(parameter, owned_master); },
@@ -98,7 +127,10 @@ void bind_engine(py::module_& module) {
           no_gil)
       .def(
           "full_state",
-          [](Engine& e, int64_t parameter, int state) { return e.runtime().assemble(parameter, owned_state(state)); },
+          [](Engine& e, int64_t parameter, int state) {
+            e.runtime().allocate_optimizer_states(num_states(e));
+            return e.runtime().assemble(parameter, owned_state(state));
+          },
           no_gil)
       .def(
           "set_full_master",
@@ -107,15 +139,30 @@ void bind_engine(py::module_& module) {
       .def(
           "set_full_gradient",
           [](Engine& e, int64_t parameter, const at::Tensor& value) {
-            e.runtime().scatter(parameter, owned_gradient, value.mul(e.loss_scaler().scale()));
+            e.runtime().set_reduced_gradient(parameter, value.mul(e.loss_scaler().scale()));
           },
           no_gil)
       .def(
           "set_full_state",
           [](Engine& e, int64_t parameter, int state, const at::Tensor& value) {
+            e.runtime().allocate_optimizer_states(num_states(e));
             e.runtime().scatter(parameter, owned_state(state), value);
           },
           no_gil)
+      .def(
+          "full_client_state",
+          [](Engine& e, int64_t parameter, const std::vector<std::optional<at::Tensor>>& pieces) {
+            return e.runtime().assemble(parameter, zero::client_state(e.runtime(), defined_or_empty(pieces)));
+          },
+          no_gil)
+      .def(
+          "set_full_client_state",
+          [](Engine& e, int64_t parameter, const std::vector<std::optional<at::Tensor>>& pieces,
+             const at::Tensor& value) {
+            zero::set_client_state(e.runtime(), parameter, defined_or_empty(pieces), value);
+          },
+          no_gil)
+      .def("__reduce__", [](const Engine&) { return py::make_tuple(py::type::of(py::none()), py::tuple()); })
       .def("destroy", &Engine::destroy, py::arg("gather"), no_gil)
       .def("boundary", [](EnginePointer e, int scope,
                           py::object forward) { return make_boundary(std::move(e), scope, std::move(forward)); })

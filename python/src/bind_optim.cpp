@@ -16,7 +16,6 @@ void bind_optim(py::module_& module) {
       .value("ADAGRAD", optim::OptimizerKind::kAdagrad)
       .value("LION", optim::OptimizerKind::kLion);
   module.def("parse_optimizer_kind", &optim::parse_optimizer_kind, py::arg("name"), py::arg("adam_w_mode"));
-  module.def("state_names", [](optim::OptimizerKind kind) { return optim::state_names(kind); });
   py::class_<Hyperparameters>(module, "Hyperparameters")
       .def(py::init<>())
       .def_readwrite("lr", &Hyperparameters::lr)
@@ -28,6 +27,12 @@ void bind_optim(py::module_& module) {
       .def_readwrite("dampening", &Hyperparameters::dampening)
       .def_readwrite("nesterov", &Hyperparameters::nesterov)
       .def_readwrite("bias_correction", &Hyperparameters::bias_correction);
+  module.def(
+      "state_names",
+      [](optim::OptimizerKind kind, const std::vector<Hyperparameters>& groups) {
+        return optim::state_names(kind, groups);
+      },
+      py::arg("kind"), py::arg("groups"));
   py::class_<optim::ScheduleValues>(module, "ScheduleValues")
       .def_readonly("lr", &optim::ScheduleValues::lr)
       .def_readonly("momentum", &optim::ScheduleValues::momentum)

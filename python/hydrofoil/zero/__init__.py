@@ -15,6 +15,7 @@ class GatheredParameters:
     """Makes sharded parameters readable inside; with `modifier_rank`, what that rank writes becomes every rank's value.
 
     Collective: every rank enters with the same parameters. A write without `modifier_rank` raises ValueError on exit.
+    Parameters that are not sharded, and those of no engine, are left as they are.
     """
 
     def __init__(self, params: Any, modifier_rank: Optional[int] = None, fwd_module: Optional[torch.nn.Module] = None,
@@ -23,10 +24,17 @@ class GatheredParameters:
         self._modifier_rank = modifier_rank
         if enabled:
             items = [params] if isinstance(params, torch.Tensor) else list(params)
+            for item in items:
+                if not isinstance(item, torch.nn.Parameter):
+                    raise TypeError(f"GatheredParameters: got a {type(item).__name__}, expected parameters (torch.nn.Parameter)")
+            world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+            if modifier_rank is not None and not 0 <= modifier_rank < world_size:
+                raise ValueError(f"GatheredParameters: modifier_rank: got {modifier_rank}, expected 0 to {world_size - 1}")
             self._params = list({id(p): p for p in items}.values())
 
     def __enter__(self) -> "GatheredParameters":
         self._cores: dict[int, tuple[Any, list[int]]] = {}
+        self._versions: dict[int, list[int]] = {}
         self._shards = []
         for param in self._params:
             core = getattr(param, "_hydrofoil_engine", None)
@@ -35,8 +43,8 @@ class GatheredParameters:
                 self._cores.setdefault(id(core), (core, []))[1].append(core.find_parameter(param))
             elif shard is not None:
                 self._shards.append(shard)
-        for core, indices in self._cores.values():
-            core.enter_access(indices)
+        for key, (core, indices) in self._cores.items():
+            self._versions[key] = core.enter_access(indices)
         for shard in self._shards:
             shard.gather()
         return self
@@ -45,8 +53,8 @@ class GatheredParameters:
         # After an exception only the release is left to do: the ranks may not agree on more.
         modifier = self._modifier_rank if kind is None else None
         try:
-            for core, indices in self._cores.values():
-                core.leave_access(indices, modifier)
+            for key, (core, indices) in self._cores.items():
+                core.leave_access(indices, self._versions[key], modifier)
             for shard in self._shards:
                 shard.release(modifier)
         except ValueError:

@@ -1,0 +1,238 @@
+"""What every rank runs for test_checkpoint.py."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional
+
+import torch
+from torch import nn
+
+import hydrofoil
+from hydrofoil import utils
+from tests.support import models
+from tests.support.models import Odd, plain, raises, rank, world_size
+
+
+def _make(stage: int, dtype: str = "fp32", optimizer: str = "config", scheduler: str = "none", seed: int = 0, accumulation: int = 1,
+          **more: Any) -> Any:
+    model = plain(seed)
+    settings = models.config(stage, dtype, accumulation, **more)
+    arguments: dict[str, Any] = {}
+    if scheduler == "hydrofoil":
+        settings["scheduler"] = {"type": "WarmupDecayLR", "params": {"total_num_steps": 20, "warmup_num_steps": 3}}
+    if optimizer != "config":
+        settings.pop("optimizer")
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        groups = [{"params": [p for p in trainable if p.dim() > 1]}, {"params": [p for p in trainable if p.dim() <= 1], "lr": 0.02}]
+        kinds = {"client_adamw": (torch.optim.AdamW, {"lr": 0.01}), "client_rprop": (torch.optim.Rprop, {"lr": 0.01}),
+                 "client_sgd": (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9})}
+        kind, params = kinds[optimizer]
+        arguments["optimizer"] = kind(groups, **params)
+    if scheduler == "torch":
+        arguments["lr_scheduler"] = lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    return hydrofoil.initialize(model=model, config=settings, **arguments)[0]
+
+
+def _everything(engine: Any) -> dict[str, Any]:
+    result = models.full_state(engine)
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad and engine.optimizer is not None:
+            result["master " + name] = utils.safe_get_full_fp32_param(parameter)
+    return result
+
+
+def resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation: int, directory: str) -> None:
+    """Five steps without a break, and three, a checkpoint, another engine, two more: the same bits."""
+    make = dict(stage=stage, dtype=dtype, optimizer=optimizer, scheduler=scheduler, accumulation=accumulation)
+    if dtype == "fp16":
+        make["fp16"] = {"enabled": True, "initial_scale_power": 8, "loss_scale_window": 2}
+    engine = _make(**make)
+    losses = models.train(engine, 3)
+    assert engine.save_checkpoint(directory, client_state={"epoch": 7, "name": "x"}) is True
+    losses += models.train(engine, 2, first=3)
+    expected, lr, scale, counters = _everything(engine), engine.get_lr(), engine.loss_scale, _counters(engine)
+    engine.destroy()
+    other = _make(**make, seed=9)
+    path, client_state = other.load_checkpoint(directory)
+    assert path.startswith(directory) and client_state == {"epoch": 7, "name": "x"}
+    assert other.global_steps == 3
+    assert losses[3:] == models.train(other, 2, first=3)
+    assert (other.get_lr(), other.loss_scale, _counters(other)) == (lr, scale, counters)
+    models.assert_equal(_everything(other), expected)
+    other.destroy()
+
+
+def _counters(engine: Any) -> tuple[int, ...]:
+    return engine.global_steps, engine.micro_steps, engine.global_samples, engine.skipped_steps
+
+
+def save(stage: int, dtype: str, directory: str) -> tuple[list[float], dict[str, Any]]:
+    engine = _make(stage, dtype, scheduler="hydrofoil")
+    models.train(engine, 3)
+    engine.save_checkpoint(directory, tag="moved")
+    state = _everything(engine)
+    engine.destroy()
+    return [], state
+
+
+def load_elsewhere(stage: int, dtype: str, directory: str) -> dict[str, Any]:
+    """Another world size or stage: the values are those that were saved, and training goes on."""
+    engine = _make(stage, dtype, scheduler="hydrofoil", seed=4)
+    engine.load_checkpoint(directory, tag="moved")
+    state = _everything(engine)
+    assert engine.global_steps == 3 and engine.optimizer is not None
+    moment = utils.safe_get_full_optimizer_state(engine.module.head.weight, "exp_avg")
+    assert moment.abs().sum() > 0
+    models.train(engine, 1, first=3)
+    engine.destroy()
+    return state
+
+
+def module_only(stage: int, directory: str) -> None:
+    engine = _make(stage, "bf16")
+    models.train(engine, 2)
+    engine.save_checkpoint(directory)
+    expected = models.full_state(engine)
+    engine.destroy()
+    for arguments in ({"load_module_only": True}, {"load_optimizer_states": False}):
+        other = _make(stage, "bf16", seed=3)
+        other.load_checkpoint(directory, **arguments)
+        models.assert_equal(models.full_state(other), expected)
+        assert other.global_steps == 0
+        for name, parameter in other.module.named_parameters():
+            if parameter.requires_grad:
+                assert torch.equal(utils.safe_get_full_fp32_param(parameter), expected[name].float()), name
+        models.train(other, 1)
+        other.destroy()
+
+
+def tags_and_latest(directory: str) -> None:
+    engine = _make(1)
+    assert engine.load_checkpoint(directory) == (None, {})
+    models.train(engine, 1)
+    engine.save_checkpoint(directory)
+    models.train(engine, 1, first=1)
+    engine.save_checkpoint(directory, tag="second")
+    engine.save_checkpoint(directory, tag="unmarked", save_latest=False)
+    assert open(os.path.join(directory, "latest")).read().strip() == "second"
+    raises(ValueError, lambda: engine.load_checkpoint(directory, tag="secon"), "secon", "global_step1", "second", "unmarked")
+    raises(ValueError, lambda: engine.save_checkpoint(directory, tag="a/b"), "a/b")
+    path, _ = engine.load_checkpoint(directory, tag="global_step1")
+    assert "global_step1" in path and engine.global_steps == 1
+    assert "second" in engine.load_checkpoint(directory)[0] and engine.global_steps == 2
+    engine.save_checkpoint(directory, tag="second")  # over the old one
+    raises(ValueError, lambda: engine.save_checkpoint(directory, client_state={"x": object()}), "client_state", "JSON")
+    engine.destroy()
+
+
+def frozen_left_out(stage: int, directory: str) -> None:
+    engine = _make(stage)
+    engine.save_checkpoint(directory, exclude_frozen_parameters=True)
+    expected = models.full_state(engine)
+    engine.destroy()
+    other = _make(stage, seed=2)
+    kept = models.full_state(other)["frozen.weight"]
+    raises(ValueError, lambda: other.load_checkpoint(directory), "frozen.weight")
+    other.load_checkpoint(directory, load_module_strict=False)
+    state = models.full_state(other)
+    assert torch.equal(state["frozen.weight"], kept)
+    assert torch.equal(state["head.weight"], expected["head.weight"])
+    other.destroy()
+
+
+class Other(Odd):
+    def __init__(self, more: bool, width: int = models.WIDTH) -> None:
+        super().__init__(width)
+        if more:
+            self.extra = nn.Parameter(torch.ones(3))
+
+
+def wrong_models(directory: str) -> None:
+    engine = _make(3)
+    engine.save_checkpoint(directory)
+    engine.destroy()
+    for make, fragments in ((lambda: Other(True), ["extra"]), (lambda: Other(False, 14), ["shape", "12", "14"])):
+        other = hydrofoil.initialize(model=plain(1, make), config=models.config(3))[0]
+        before = models.full_state(other)
+        raises(ValueError, lambda: other.load_checkpoint(directory), *fragments)
+        models.assert_equal(models.full_state(other), before)
+        models.train(other, 1)
+        other.destroy()
+    less = hydrofoil.initialize(model=plain(1, lambda: Other(True)), config=models.config(3))[0]
+    less.load_checkpoint(directory, load_module_strict=False)
+    less.destroy()
+
+
+def one_rank_fails(directory: str) -> None:
+    """What goes wrong on one rank is an error of all, at once, and nothing half-written stays."""
+    engine = _make(2, hydrofoil={"collective_timeout_s": 20.0})
+    models.train(engine, 1)
+    engine.save_checkpoint(directory, tag="good")
+    last = world_size() - 1
+    bad: dict[str, Any] = {"x": object()} if rank() == last else {}
+    raises(ValueError, lambda: engine.save_checkpoint(directory, tag="bad", client_state=bad), "client_state")
+    assert sorted(name for name in os.listdir(directory) if not name.startswith(".")) in (["good", "latest"],), os.listdir(directory)
+    message = raises(ValueError, lambda: engine.load_checkpoint(directory, tag="gone" if rank() == last else "good"), "gone")
+    assert "good" in message
+    missing = os.path.join(directory, "nowhere") if rank() == 0 else directory
+    raises(ValueError, lambda: engine.load_checkpoint(missing), "latest")
+    models.train(engine, 1, first=1)
+    engine.load_checkpoint(directory)
+    assert engine.global_steps == 1
+    engine.destroy()
+
+
+def damaged(directory: str) -> None:
+    engine = _make(3)
+    models.train(engine, 1)
+    engine.save_checkpoint(directory, tag="whole")
+    torch.distributed.barrier()
+    files = [os.path.join(root, f) for root, _, names in os.walk(os.path.realpath(os.path.join(directory, "whole"))) for f in sorted(names)
+             if f.endswith(".safetensors")]
+    if rank() == 0:
+        with open(files[-1], "r+b") as file:
+            file.seek(-9, os.SEEK_END)
+            byte = file.read(1)
+            file.seek(-9, os.SEEK_END)
+            file.write(bytes([byte[0] ^ 255]))
+    torch.distributed.barrier()
+    raises(ValueError, lambda: engine.load_checkpoint(directory, tag="whole"), "checksum")
+    engine.destroy()
+
+
+def client_at_another_world_size(directory: str, write: bool) -> Optional[str]:
+    engine = _make(1, optimizer="client_adamw")
+    if write:
+        models.train(engine, 1)
+        engine.save_checkpoint(directory)
+        engine.destroy()
+        return None
+    message = raises(ValueError, lambda: engine.load_checkpoint(directory), "ranks", "load_optimizer_states=False")
+    engine.load_checkpoint(directory, load_optimizer_states=False)
+    models.train(engine, 1)
+    engine.destroy()
+    return message
+
+
+def model_16bit(stage: int, directory: str) -> None:
+    from safetensors.torch import load_file
+
+    engine = _make(stage, "bf16", zero_optimization={"stage": stage, "stage3_gather_16bit_weights_on_model_save": True})
+    models.train(engine, 1)
+    state = models.full_state(engine)
+    assert engine.save_16bit_model(directory) is True
+    assert engine.save_16bit_model(directory, "other.safetensors", exclude_frozen_parameters=True) is True
+    raises(ValueError, lambda: engine.save_16bit_model(directory, "pytorch_model.bin"), "safetensors")
+    torch.distributed.barrier()
+    saved = load_file(os.path.join(directory, "model.safetensors"))
+    assert set(state) - set(saved) == {"head.weight"}, set(state) ^ set(saved)  # tied: kept once
+    models.assert_equal(saved, {n: v for n, v in state.items() if n in saved})
+    assert "frozen.weight" not in load_file(os.path.join(directory, "other.safetensors"))
+    model = Odd().to(torch.bfloat16)
+    model.load_state_dict(saved, strict=False)
+    engine.destroy()
+    if stage == 3 and world_size() > 1:
+        engine = _make(3, "bf16")
+        assert engine.save_16bit_model(directory + "/none") is False
+        engine.destroy()

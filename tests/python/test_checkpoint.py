@@ -1,0 +1,62 @@
+"""save_checkpoint and load_checkpoint: the same bits as without a break, at any stage and world size, and clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.world import world
+
+CASES = "tests.python.checkpoint_cases:"
+STAGES = [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("dtype", "optimizer", "scheduler", "accumulation"), [
+    ("fp32", "config", "hydrofoil", 1), ("bf16", "config", "none", 2), ("fp16", "config", "hydrofoil", 1), ("bf16", "client_adamw", "torch", 1)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation: int, tmp_path: Path) -> None:
+    world(2).run(CASES + "resume", stage=stage, dtype=dtype, optimizer=optimizer, scheduler=scheduler, accumulation=accumulation,
+                 directory=str(tmp_path))
+
+
+@pytest.mark.parametrize(("size", "optimizer"), [(1, "config"), (3, "config"), (3, "client_sgd"), (2, "client_rprop")])
+def test_resume_at_other_world_sizes(size: int, optimizer: str, tmp_path: Path) -> None:
+    world(size).run(CASES + "resume", stage=3, dtype="bf16", optimizer=optimizer, scheduler="torch", accumulation=1, directory=str(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(("size", "stage", "new_size", "new_stage"), [(2, 3, 3, 1), (3, 2, 1, 0), (1, 0, 2, 3), (2, 1, 2, 3)])
+def test_another_world_size_and_stage(size: int, stage: int, new_size: int, new_stage: int, dtype: str, tmp_path: Path) -> None:
+    saved = world(size).run(CASES + "save", stage=stage, dtype=dtype, directory=str(tmp_path))[0][1]
+    for loaded in world(new_size).run(CASES + "load_elsewhere", stage=new_stage, dtype=dtype, directory=str(tmp_path)):
+        assert loaded.keys() == saved.keys()
+        for name, value in saved.items():
+            assert torch.equal(loaded[name], value), name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_module_only(stage: int, tmp_path: Path) -> None:
+    world(2).run(CASES + "module_only", stage=stage, directory=str(tmp_path))
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_frozen_left_out(stage: int, tmp_path: Path) -> None:
+    world(2).run(CASES + "frozen_left_out", stage=stage, directory=str(tmp_path))
+
+
+@pytest.mark.parametrize("case", ["tags_and_latest", "wrong_models", "one_rank_fails", "damaged"])
+def test_errors(case: str, tmp_path: Path) -> None:
+    world(2).run(CASES + case, directory=str(tmp_path))
+
+
+def test_client_optimizer_at_another_world_size(tmp_path: Path) -> None:
+    world(2).run(CASES + "client_at_another_world_size", directory=str(tmp_path), write=True)
+    world(3).run(CASES + "client_at_another_world_size", directory=str(tmp_path), write=False)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_model_16bit(stage: int, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    world(2).run(CASES + "model_16bit", stage=stage, directory=str(tmp_path))
