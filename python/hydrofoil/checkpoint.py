@@ -40,6 +40,24 @@ def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
     return dict(found.values())
 
 
+def _own_buffer(engine: "Engine", name: str) -> str:
+    return f"buffer/{engine.world_size}/{engine.global_rank}/{name}"
+
+
+def _add_buffers(request: _C.SaveRequest, engine: "Engine") -> None:
+    """Rank 0's buffers, and those of the other ranks that differ from them (statistics of BatchNorm)."""
+    for name, buffer in _buffers(engine).items():
+        if engine.global_rank == 0:
+            request.add_extra(name, "buffer", buffer)
+        if engine.world_size == 1 or buffer.numel() == 0:
+            continue
+        mine = buffer.detach().contiguous().view(-1).view(torch.int8)
+        first = mine.clone()
+        torch.distributed.broadcast(first, 0)
+        if not torch.equal(first, mine):
+            request.add_extra(_own_buffer(engine, name), "buffer", buffer)
+
+
 def _json(value: Any, what: str) -> str:
     try:
         return json.dumps(value)
@@ -93,9 +111,7 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
     request.client_state = _json(client_state, "client_state")
-    if engine.global_rank == 0:
-        for name, buffer in _buffers(engine).items():
-            request.add_extra(name, "buffer", buffer)
+    _add_buffers(request, engine)
     _add_client_state(request, engine)
     return request
 
@@ -153,7 +169,9 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,
                load_lr_scheduler_states: bool) -> None:
     for name, buffer in _buffers(engine).items():
-        value = saved.read_extra(name, "buffer")
+        value = saved.read_extra(_own_buffer(engine, name), "buffer")
+        if value is None:
+            value = saved.read_extra(name, "buffer")
         if value is None:
             if strict:
                 raise ValueError(f"{saved.directory} has no buffer {name}")
