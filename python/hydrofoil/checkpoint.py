@@ -92,6 +92,7 @@ def save(engine: "Engine", directory: str, tag: Optional[str], client_state: dic
          exclude_frozen: bool) -> bool:
     with _together(engine, "save_checkpoint: prepare"):
         request = _request(engine, directory, tag, client_state, save_latest, exclude_frozen)
+    _add_buffers(request, engine)
     _C.save_engine(engine.core, request)
     return True
 
@@ -111,7 +112,6 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
     request.client_state = _json(client_state, "client_state")
-    _add_buffers(request, engine)
     _add_client_state(request, engine)
     return request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any, Iterable, Optional
 
@@ -153,7 +154,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
         state: dict[Any, Any] = {"loss_scale": core.loss_scale, "optimizer_steps": core.counters.optimizer_steps}
         if self._client is not None:
             self._bind_client()
-            state["client"] = self._client.state_dict()["state"]
+            state["client"] = copy.deepcopy(self._client.state_dict()["state"])
         state["shards"] = [[tensor.clone() for tensor in tensors] for tensors in core.owned_tensors()]
         return {"state": state, "param_groups": json.loads(self.hyperparameter_json())}
 

@@ -30,9 +30,13 @@ def test_resume_at_other_world_sizes(size: int, optimizer: str, tmp_path: Path) 
 @pytest.mark.parametrize(("size", "stage", "new_size", "new_stage"), [(2, 3, 3, 1), (3, 2, 1, 0), (1, 0, 2, 3), (2, 1, 2, 3)])
 def test_another_world_size_and_stage(size: int, stage: int, new_size: int, new_stage: int, dtype: str, tmp_path: Path) -> None:
     saved = world(size).run(CASES + "save", stage=stage, dtype=dtype, directory=str(tmp_path))[0][1]
-    for loaded in world(new_size).run(CASES + "load_elsewhere", stage=new_stage, dtype=dtype, directory=str(tmp_path)):
+    results = world(new_size).run(CASES + "load_elsewhere", stage=new_stage, dtype=dtype, directory=str(tmp_path))
+    first = results[0]
+    for loaded in results:
         assert loaded.keys() == saved.keys()
         for name, value in saved.items():
+            if "running" in name and loaded is not first:  # statistics of each rank's own batches
+                continue
             assert torch.equal(loaded[name], value), name
 
 
