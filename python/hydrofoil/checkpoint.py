@@ -30,6 +30,11 @@ def _together(engine: "Engine", what: str) -> Iterator[None]:
     _C.agree(engine.core, None, what)
 
 
+def _buffer_kind(rank: int) -> str:
+    """Buffers (BatchNorm statistics) are each rank's own; another number of ranks takes those of rank 0."""
+    return "buffer" if rank == 0 else f"buffer_of_rank_{rank}"
+
+
 def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
     """Persistent buffers, each once."""
     found: dict[int, tuple[str, torch.Tensor]] = {}
@@ -93,9 +98,8 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
     request.client_state = _json(client_state, "client_state")
-    if engine.global_rank == 0:
-        for name, buffer in _buffers(engine).items():
-            request.add_extra(name, "buffer", buffer)
+    for name, buffer in _buffers(engine).items():
+        request.add_extra(name, _buffer_kind(engine.global_rank), buffer)
     _add_client_state(request, engine)
     return request
 
@@ -153,7 +157,7 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,
                load_lr_scheduler_states: bool) -> None:
     for name, buffer in _buffers(engine).items():
-        value = saved.read_extra(name, "buffer")
+        value = saved.read_extra(name, _buffer_kind(engine.global_rank if saved.world_size == engine.world_size else 0))
         if value is None:
             if strict:
                 raise ValueError(f"{saved.directory} has no buffer {name}")
