@@ -424,15 +424,18 @@ class Identity(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(WIDTH, WIDTH)
-        self.calls = 0
+        self.passes = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return x if self.calls % 2 else self.inner(x)
+        return x if self.passes else self.inner(x)
 
 
 class PassesThrough(Network):
     block_type = Identity
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks[1].passes = True
 
 
 class NoGradientInputs(nn.Module):
