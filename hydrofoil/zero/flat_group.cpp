@@ -224,9 +224,13 @@ void FlatGroup::write_back() {
   note_versions();
 }
 
+bool FlatGroup::in_its_storage(size_t i) const {
+  return slots_[i].parameter.storage().unsafeGetStorageImpl() == storages_[i].flat().storage().unsafeGetStorageImpl();
+}
+
 std::string FlatGroup::lost_parameter() const {
   for (size_t i = 0; i < slots_.size(); ++i) {
-    if (!slots_[i].parameter.storage().is_alias_of(storages_[i].flat().storage())) return slots_[i].name;
+    if (!in_its_storage(i)) return slots_[i].name;
   }
   return "";
 }
@@ -234,10 +238,8 @@ std::string FlatGroup::lost_parameter() const {
 void FlatGroup::dissolve() {
   HYDROFOIL_ASSERT(state_ == State::kGathered, unit_name_);
   if (!sharded_) return;  // each storage owns its part of the flat buffer already
-  for (auto& slot : slots_) {
-    if (slot.parameter.storage().is_alias_of(storages_[&slot - slots_.data()].flat().storage())) {
-      slot.parameter.set_data(slot.parameter.detach().clone());
-    }
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (in_its_storage(i)) slots_[i].parameter.set_data(slots_[i].parameter.detach().clone());
   }
 }
 

@@ -90,6 +90,7 @@ class FlatGroup {
  private:
   void attach_parameters(char* base, const std::shared_ptr<void>& owner);
   void build_segments();
+  [[nodiscard]] bool in_its_storage(size_t i) const;
   void follow_model();
 
   const std::string unit_name_;

@@ -72,6 +72,8 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
   } else {
     for (const int u : invocation->forward_units) release(u);
     invocation->forward_units.clear();
+    // No backward follows: what is outside must not see, or write, parameters that merely linger.
+    if (active_.empty() && !in_backward() && !at::GradMode::is_enabled()) release_lingering();
   }
 }
 
@@ -164,7 +166,17 @@ bool ParameterGatherer::access(int u) {
 }
 
 void ParameterGatherer::hold(int u) { acquire(u); }
-void ParameterGatherer::drop(int u) { release(u); }
+
+void ParameterGatherer::drop(int u) {
+  release(u);
+  if (states_[u].idle == Idle::kLingering && active_.empty() && !in_backward()) release_now(u);
+}
+
+void ParameterGatherer::release_lingering() {
+  for (size_t u = 0; u < states_.size(); ++u) {
+    if (states_[u].idle == Idle::kLingering) release_now(static_cast<int>(u));
+  }
+}
 
 void ParameterGatherer::start(int u) {
   for (auto& group : units_[u]->groups) {
@@ -180,9 +192,7 @@ void ParameterGatherer::acquire(int u) {
   state.idle = Idle::kNo;
   try {
     // Units that only linger make room first; the order is the same on every rank.
-    for (size_t other = 0; other < states_.size(); ++other) {
-      if (states_[other].idle == Idle::kLingering) release_now(static_cast<int>(other));
-    }
+    release_lingering();
     start(u);
     if (!lingered) follow_plan(u);
     for (auto& group : units_[u]->groups) group->finish_gather();
@@ -233,6 +243,7 @@ void ParameterGatherer::end_backward() {
   while (!open_backwards_.empty()) close_backward(open_backwards_.back());
   for (const int u : backward_accesses_) release(u);
   backward_accesses_.clear();
+  release_lingering();
 }
 
 void ParameterGatherer::release_idle() {

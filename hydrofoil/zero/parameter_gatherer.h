@@ -57,6 +57,7 @@ class ParameterGatherer {
   void end_backward();
   // Releases what a backward with create_graph=True left gathered for the backward through its own graph.
   void release_kept();
+  void release_lingering();
   // Releases what only waits to be used (prefetched, lingering); throws InvalidArgument if a unit is held.
   void release_idle();
   // Called in every backward before anything else; set by the runtime to queue the end of the round.

@@ -163,7 +163,7 @@ def released_access_is_a_named_error() -> None:
         "init": lambda: nn.init.normal_(weight), "load": lambda: module.load_state_dict(plain().state_dict()), "save": save,
         "view": lambda: weight.view(-1).sum(), "equal": lambda: torch.equal(weight, weight), "index": lambda: weight[[0, 1]],
         "linear": lambda: nn.functional.linear(torch.ones(2, 12), weight), "deepcopy": lambda: __import__("copy").deepcopy(weight),
-        "to dtype": lambda: module.blocks[1].to(torch.bfloat16), "grad": lambda: torch.autograd.grad(weight.square().sum(), weight),
+        "to dtype": lambda: module.blocks[1].up.to(torch.bfloat16), "grad": lambda: torch.autograd.grad(weight.square().sum(), weight),
     }
     for what, action in actions.items():
         try:
@@ -315,7 +315,8 @@ def destroy(stage: int, gather: bool) -> None:
     state = module.state_dict()
     del engine, module, weight
     gc.collect()
-    assert view.sum().item() is not None or stage == 3
+    if stage < 3 or world_size() == 1:
+        assert view.sum().item() is not None
     assert state["head.weight"].dtype == torch.float64
 
 
@@ -332,7 +333,7 @@ def _plain_gradients(model: nn.Module, step: int) -> None:
 
 
 def full_values(stage: int) -> None:
-    engine, model = _engine(stage), plain()
+    engine, model = _engine(stage, gradient_clipping=0.0), plain()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
     pairs = [(n, p, q) for (n, p), q in zip(engine.module.named_parameters(), model.parameters()) if p.requires_grad]
     assert utils.safe_get_full_grad(engine.module.head.weight) is None
@@ -389,7 +390,7 @@ def state_names(optimizer: str, client: bool) -> None:
 def setters(stage: int, dtype: str) -> None:
     engine = _engine(stage, dtype, optimizer={"type": "SGD", "params": {"lr": 1.0}}, gradient_clipping=0.0)
     weight = engine.module.head.weight
-    neighbour = engine.module.embedding.weight if False else engine.module.blocks[0].up.weight
+    neighbour = engine.module.blocks[0].up.weight
     kept = utils.safe_get_full_fp32_param(neighbour)
     value = torch.arange(17 * 12.0).reshape(17, 12) / 256
     utils.safe_set_full_fp32_param(weight, value)
