@@ -99,10 +99,12 @@ void FlatGroup::build_segments() {
     const int64_t begin = part.begin - owned_.begin;
     const int64_t end = part.end - owned_.begin;
     // Padding between neighbours holds zeros in gradient and value, and every update leaves zeros there: one run.
-    if (!segments_.empty() && segments_.back().group == slot.optimizer_group) {
+    if (!segments_.empty() && segments_.back().group == slot.optimizer_group &&
+        missed_steps_.back() == slot.missed_steps) {
       segments_.back().numel = end - segments_.back().offset;
     } else {
       segments_.push_back({begin, end - begin, slot.optimizer_group});
+      missed_steps_.push_back(slot.missed_steps);
     }
   }
 }
@@ -162,7 +164,8 @@ void FlatGroup::release() {
     // A gather that still runs writes into the slot: wait, whatever comes of it, before the slot goes.
     try {
       gather_.wait();
-    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): its channel has failed for good, the next call says so
+    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): its channel has failed for good, the next call
+                                       // says so
     }
   }
   if (poison_)

@@ -60,6 +60,8 @@ class FlatGroup {
   [[nodiscard]] bool has_master_copy() const;
   // Runs of owned() by optimizer group, offsets relative to owned().begin.
   [[nodiscard]] const std::vector<optim::Segment>& segments() const { return segments_; }
+  // ParameterSlot::missed_steps of each segment.
+  [[nodiscard]] const std::vector<int64_t>& missed_steps() const { return missed_steps_; }
   // The whole buffer, raw; only while gathered.
   [[nodiscard]] at::Tensor full() const;
 
@@ -112,6 +114,7 @@ class FlatGroup {
   at::Tensor owned_model_;
   at::Tensor owned_master_;
   std::vector<optim::Segment> segments_;
+  std::vector<int64_t> missed_steps_;
   State state_ = State::kReleased;
   comm::Work gather_;
 };

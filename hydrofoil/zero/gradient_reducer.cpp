@@ -14,7 +14,7 @@ constexpr size_t kMaxInFlight = 2;  // units whose buckets wait for the end of t
 // A peer that got fewer gradients reduces a unit only at the end of its backward, and may need our next gather before:
 // inside backward no wait is without a limit. After it the round goes on, with more buckets in memory.
 constexpr std::chrono::milliseconds kPatience{1000};
-}
+}  // namespace
 
 GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options,
                                  bool sharded)

@@ -90,8 +90,9 @@ class GradientReducer {
   size_t next_ = 0;                 // first of order_ that is not launched
   std::deque<size_t> in_flight_;
   std::vector<LateGradient> late_;
-  bool deferred_ = false;   // create_graph=True: this round does not reduce
-  bool diverged_ = false;   // the other ranks are elsewhere in this round: waiting for them inside backward could deadlock
+  bool deferred_ = false;  // create_graph=True: this round does not reduce
+  bool diverged_ =
+      false;  // the other ranks are elsewhere in this round: waiting for them inside backward could deadlock
   std::optional<NonFiniteGradient> non_finite_;
   bool order_agreed_ = false;
   bool round_open_ = false;

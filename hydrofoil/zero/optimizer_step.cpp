@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cmath>
+#include <set>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/kernels/gradient_stats.h"
@@ -65,9 +66,10 @@ void measure(Runtime& runtime, int64_t* words) {
   words[kPlanHash] = static_cast<int64_t>(runtime.gatherer().plan_hash());
 }
 
-// Names the rank whose own backward brought the first non-finite gradient; where none did (the reduction overflowed), a rank
-// that holds the result.
-void name_origin(const int64_t* words, int size, const std::vector<RuntimeParameter>& parameters, GradientSummary& summary) {
+// Names the rank whose own backward brought the first non-finite gradient; where none did (the reduction overflowed), a
+// rank that holds the result.
+void name_origin(const int64_t* words, int size, const std::vector<RuntimeParameter>& parameters,
+                 GradientSummary& summary) {
   for (int rank = 0; rank < size; ++rank) {
     const int64_t* of_rank = words + rank * kNumWords;
     const int64_t micro_step = of_rank[kMicroStep];
@@ -126,9 +128,16 @@ void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const
       if (group.segments().empty()) continue;
       optim::ShardTensors shard{group.owned_master(), group.has_master_copy() ? group.owned_model() : at::Tensor(),
                                 unit->buckets[b]->owned_gradient(), unit->optimizer_states[b]};
-      optim::optimizer_step(kind, shard, group.segments(), groups, step, gradient_scale);
+      for (const int64_t missed : std::set<int64_t>(group.missed_steps().begin(), group.missed_steps().end())) {
+        std::vector<optim::Segment> segments;
+        for (size_t s = 0; s < group.segments().size(); ++s) {
+          if (group.missed_steps()[s] == missed) segments.push_back(group.segments()[s]);
+        }
+        optim::optimizer_step(kind, shard, segments, groups, step - missed, gradient_scale);
+      }
     }
   }
+  runtime.count_missed_steps();
 }
 
 std::vector<ClientShard> client_shards(Runtime& runtime) {

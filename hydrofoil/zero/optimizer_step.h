@@ -35,8 +35,8 @@ struct ClientShard {
   at::Tensor gradient;
 };
 [[nodiscard]] std::vector<ClientShard> client_shards(Runtime& runtime);
-// What an optimizer of the user's keeps of one kind for each of client_shards(), in their order (undefined: nothing yet,
-// read as zeros), as Runtime::assemble takes it. Throws InvalidArgument where a piece has not its shard's shape.
+// What an optimizer of the user's keeps of one kind for each of client_shards(), in their order (undefined: nothing
+// yet, read as zeros), as Runtime::assemble takes it. Throws InvalidArgument where a piece has not its shard's shape.
 [[nodiscard]] Runtime::OwnedTensor client_state(Runtime& runtime, std::vector<at::Tensor> pieces);
 // Writes a parameter's full value of it into the pieces.
 void set_client_state(Runtime& runtime, int64_t parameter, const std::vector<at::Tensor>& pieces,

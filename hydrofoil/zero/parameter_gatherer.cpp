@@ -79,7 +79,8 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
 
 void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
   if (!tensor.requires_grad()) return;
-  if (tensor.is_leaf()) {  // its gradient may be complete before the module's others, and a hook on it would stay for life
+  if (tensor.is_leaf()) {  // its gradient may be complete before the module's others, and a hook on it would stay for
+                           // life
     invocation->closes_by_inputs = false;
     return;
   }
@@ -94,7 +95,13 @@ void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocatio
 void ParameterGatherer::watch_output(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
   if (!tensor.requires_grad() || tensor.is_leaf()) return;
   watch_gradient(tensor, [this, invocation, alive = std::weak_ptr<int>(alive_)] {
-    if (!alive.expired()) open_backward(invocation, false);
+    if (alive.expired()) return;
+    open_backward(invocation, false);
+    if ((invocation->closes_by_inputs && invocation->num_inputs > 0) || invocation->end_queued) return;
+    invocation->end_queued = true;
+    queue_backward_callback([this, invocation, alive] {
+      if (!alive.expired() && invocation->in_backward) close_backward(invocation);
+    });
   });
 }
 
@@ -117,8 +124,9 @@ void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocat
   open_backwards_.push_back(invocation);
 }
 
-void ParameterGatherer::close_backward(const std::shared_ptr<Invocation>& invocation) {
+void ParameterGatherer::close_backward(std::shared_ptr<Invocation> invocation) {
   invocation->in_backward = false;
+  invocation->end_queued = false;
   open_backwards_.erase(std::remove(open_backwards_.begin(), open_backwards_.end(), invocation), open_backwards_.end());
   for (const int u : invocation->backward_units) keep_or_release(u, invocation->keeps_units);
   invocation->backward_units.clear();

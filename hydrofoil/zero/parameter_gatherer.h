@@ -22,10 +22,11 @@ struct Invocation {
   std::vector<int> backward_units;  // held by the backward
   bool in_forward = false;
   bool in_backward = false;
-  bool keeps_units = false;         // its backward made a graph, which needs the parameters once more
-  int num_inputs = 0;  // inputs whose gradients end the backward
+  bool keeps_units = false;  // its backward made a graph, which needs the parameters once more
+  int num_inputs = 0;        // inputs whose gradients end the backward
   int num_inputs_done = 0;
-  bool closes_by_inputs = true;  // else the end of the whole backward closes it
+  bool closes_by_inputs = true;  // else the end of the backward (a nested one, in a checkpoint) closes it
+  bool end_queued = false;
 };
 
 // Gathers units around the calls of modules, and releases them. See NOTE [Boundaries].
@@ -86,7 +87,7 @@ class ParameterGatherer {
   void follow_plan(int u);
   void open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward);
   void keep_or_release(int u, bool keep);
-  void close_backward(const std::shared_ptr<Invocation>& invocation);
+  void close_backward(std::shared_ptr<Invocation> invocation);
   std::vector<int> units_of(int scope) const;
 
   std::vector<std::unique_ptr<Unit>>& units_;
@@ -98,7 +99,7 @@ class ParameterGatherer {
   std::vector<UnitState> states_;
   std::vector<std::shared_ptr<Invocation>> active_;  // forwards that run, innermost last
   std::vector<std::shared_ptr<Invocation>> open_backwards_;
-  std::vector<int> kept_;                                    // units held for the backward through a backward's graph
+  std::vector<int> kept_;               // units held for the backward through a backward's graph
   std::vector<int> backward_accesses_;  // units held until the backward ends
   std::function<void()> on_backward_;
   std::map<bool, Plan> plans_;  // by grad mode

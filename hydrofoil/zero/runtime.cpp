@@ -3,6 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <set>
@@ -59,6 +61,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   arena_ = memory::Arena::create(parameters_[0].parameter.device(), total_bytes + (int64_t{1} << 20));
   layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
   places_.resize(parameters_.size());
+  missed_steps_.resize(parameters_.size());
   for (const auto& plan : layout_.units) {
     auto unit = std::make_unique<Unit>();
     unit->name = plan.name.empty() ? "(root)" : plan.name;
@@ -90,7 +93,7 @@ void Runtime::build_unit(size_t u) {
     const auto& info = parameters_[p];
     const auto dtype = stored_dtype(info.parameter, options_.sharding);
     const bool trainable = options_.training && info.parameter.requires_grad();
-    grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group});
+    grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group, missed_steps_[p]});
   }
   for (auto& [key, slots] : grouped) {
     auto group =
@@ -146,7 +149,8 @@ void Runtime::index_places(size_t u) {
 
 void Runtime::install_hooks() {
   hooks_.clear();
-  auto reducer = std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction, options_.sharding.gradients);
+  auto reducer =
+      std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction, options_.sharding.gradients);
   if (reducer_ != nullptr) reducer->configure_as(*reducer_);
   reducer_ = std::move(reducer);
   for (size_t u = 0; u < units_.size(); ++u) {
@@ -451,13 +455,62 @@ void Runtime::regroup_unit(size_t u) {
   for (const auto& group : old_groups) group->release();
   gatherer_->forget(static_cast<int>(u));
   allocate_optimizer_states(num_states_);
-  for (const auto& [p, tensors] : kept) {
-    if (places_[p].bucket < 0) continue;
+  for (auto& [p, tensors] : kept) {
+    if (places_[p].bucket < 0) {
+      put_aside(p, std::move(tensors));
+    } else {
+      restore(p, tensors);
+    }
+  }
+  for (const int64_t p : unit.parameters) {
+    if (places_[p].bucket >= 0 && aside_.count(p) != 0) restore(p, take_back(p));
+  }
+}
+
+void Runtime::restore(int64_t parameter, const std::vector<at::Tensor>& tensors) {
+  const auto master = [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); };
+  const Place& place = places_[parameter];
+  // A master that still rounds to the parameter's value is the better one; what was written meanwhile wins over it.
+  const at::Tensor value = assemble(parameter, master);
+  const auto dtype = units_[place.unit]->groups[place.group]->dtype();
+  scatter(parameter, master, at::where(tensors[0].to(dtype).to(at::kFloat).eq(value), tensors[0], value));
+  for (size_t s = 0; s + 1 < tensors.size(); ++s) {
     scatter(
-        p, [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); }, tensors[0]);
-    for (size_t s = 0; s + 1 < tensors.size(); ++s) {
-      scatter(
-          p, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
+        parameter, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
+  }
+}
+
+void Runtime::put_aside(int64_t parameter, std::vector<at::Tensor> tensors) {
+  for (auto& tensor : tensors) {
+    const int64_t num_slices = options_.sharding.optimizer_states ? options_.sharding.num_shards : 1;
+    const int64_t slice = (tensor.numel() + num_slices - 1) / num_slices;
+    at::Tensor flat = at::zeros({slice * num_slices}, tensor.options());
+    flat.narrow(0, 0, tensor.numel()).copy_(values_in_memory_order(tensor));
+    tensor = flat.narrow(0, num_slices > 1 ? options_.sharding.shard_rank * slice : 0, slice).clone();
+  }
+  aside_[parameter] = std::move(tensors);
+}
+
+std::vector<at::Tensor> Runtime::take_back(int64_t parameter) {
+  std::vector<at::Tensor> tensors = std::move(aside_.extract(parameter).mapped());
+  const at::Tensor& shape = parameters_[parameter].parameter;
+  for (auto& tensor : tensors) {
+    if (options_.sharding.optimizer_states) {
+      at::Tensor full = at::empty({tensor.numel() * options_.sharding.num_shards}, tensor.options());
+      gather_group_.all_gather(tensor, full, {parameters_[parameter].name, op_signature(OpKind::kAccess, parameter)})
+          .wait();
+      tensor = full;
+    }
+    tensor = tensor.as_strided(shape.sizes(), shape.strides(), 0);
+  }
+  return tensors;
+}
+
+void Runtime::count_missed_steps() {
+  for (const auto& unit : units_) {
+    for (const auto& group : unit->groups) {
+      if (group->trainable()) continue;
+      for (const auto& slot : group->slots()) ++missed_steps_[slot.index];
     }
   }
 }

@@ -93,8 +93,11 @@ class Runtime {
   void prepare_step();
   // After it: full parameters current everywhere, versions bumped, gradients dropped.
   void publish_step();
-  // After the owned slices of all parameters changed (a checkpoint): full parameters current, versions bumped. Collective.
+  // After the owned slices of all parameters changed (a checkpoint): full parameters current, versions bumped.
+  // Collective.
   void publish_parameters();
+  // Called once an optimizer step: frozen parameters miss it.
+  void count_missed_steps();
   // Reads the parameters into the fp32 masters again (after .data writes).
   void refresh_masters();
 
@@ -139,6 +142,9 @@ class Runtime {
   [[nodiscard]] bool requires_grad_changed() const;
   void regroup();
   void regroup_unit(size_t u);
+  void put_aside(int64_t parameter, std::vector<at::Tensor> tensors);
+  void restore(int64_t parameter, const std::vector<at::Tensor>& tensors);
+  [[nodiscard]] std::vector<at::Tensor> take_back(int64_t parameter);
   std::vector<int> units_of(const std::vector<int64_t>& parameters) const;
   Place place_with_states(int64_t parameter, const char* function) const;
 
@@ -151,6 +157,9 @@ class Runtime {
   UnitLayout layout_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::vector<Place> places_;
+  // Of frozen parameters that were trained before: this rank's slice of master and states, 1-D, for when they thaw.
+  std::map<int64_t, std::vector<at::Tensor>> aside_;
+  std::vector<int64_t> missed_steps_;     // a parameter
   std::map<const void*, int64_t> index_;  // TensorImpl -> parameter
   std::unique_ptr<ParameterGatherer> gatherer_;
   std::unique_ptr<GradientReducer> reducer_;

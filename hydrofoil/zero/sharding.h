@@ -42,6 +42,7 @@ struct ParameterSlot {
   int64_t offset = 0;
   int64_t numel = 0;
   int optimizer_group = 0;
+  int64_t missed_steps = 0;  // optimizer steps made while it was frozen: its bias correction does not count them
 };
 
 // Elements [begin, end) that two ranges share; empty where begin >= end.

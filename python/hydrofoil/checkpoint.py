@@ -30,6 +30,11 @@ def _together(engine: "Engine", what: str) -> Iterator[None]:
     _C.agree(engine.core, None, what)
 
 
+def _buffer_kind(rank: int) -> str:
+    """Buffers (BatchNorm statistics) are each rank's own; another number of ranks takes those of rank 0."""
+    return "buffer" if rank == 0 else f"buffer_of_rank_{rank}"
+
+
 def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
     """Persistent buffers, each once."""
     found: dict[int, tuple[str, torch.Tensor]] = {}
@@ -38,24 +43,6 @@ def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
             if buffer is not None and name not in module._non_persistent_buffers_set:
                 found.setdefault(id(buffer), (f"{path}.{name}" if path else name, buffer))
     return dict(found.values())
-
-
-def _own_buffer(engine: "Engine", name: str) -> str:
-    return f"buffer/{engine.world_size}/{engine.global_rank}/{name}"
-
-
-def _add_buffers(request: _C.SaveRequest, engine: "Engine") -> None:
-    """Rank 0's buffers, and those of the other ranks that differ from them (statistics of BatchNorm)."""
-    for name, buffer in _buffers(engine).items():
-        if engine.global_rank == 0:
-            request.add_extra(name, "buffer", buffer)
-        if engine.world_size == 1 or buffer.numel() == 0:
-            continue
-        mine = buffer.detach().contiguous().view(-1).view(torch.int8)
-        first = mine.clone()
-        torch.distributed.broadcast(first, 0)
-        if not torch.equal(first, mine):
-            request.add_extra(_own_buffer(engine, name), "buffer", buffer)
 
 
 def _json(value: Any, what: str) -> str:
@@ -92,7 +79,6 @@ def save(engine: "Engine", directory: str, tag: Optional[str], client_state: dic
          exclude_frozen: bool) -> bool:
     with _together(engine, "save_checkpoint: prepare"):
         request = _request(engine, directory, tag, client_state, save_latest, exclude_frozen)
-    _add_buffers(request, engine)
     _C.save_engine(engine.core, request)
     return True
 
@@ -112,6 +98,8 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
     request.client_state = _json(client_state, "client_state")
+    for name, buffer in _buffers(engine).items():
+        request.add_extra(name, _buffer_kind(engine.global_rank), buffer)
     _add_client_state(request, engine)
     return request
 
@@ -169,9 +157,7 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,
                load_lr_scheduler_states: bool) -> None:
     for name, buffer in _buffers(engine).items():
-        value = saved.read_extra(_own_buffer(engine, name), "buffer")
-        if value is None:
-            value = saved.read_extra(name, "buffer")
+        value = saved.read_extra(name, _buffer_kind(engine.global_rank if saved.world_size == engine.world_size else 0))
         if value is None:
             if strict:
                 raise ValueError(f"{saved.directory} has no buffer {name}")

@@ -74,6 +74,9 @@ class ZeroOptimizer(torch.optim.Optimizer):
         key = [(s.group, s.value.data_ptr(), s.value.numel()) for s in shards]
         if getattr(self, "_client_key", None) == key:
             return
+        if self._client_groups and self._client.state:
+            raise ValueError("step: requires_grad of some parameters has changed, and the states of a client optimizer cannot follow "
+                             "the new layout; take an optimizer of the config, or build a new engine")
         self._client_key = key
         self._client_groups = [[] for _ in self._client.param_groups]
         for shard in shards:

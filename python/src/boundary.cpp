@@ -55,13 +55,13 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* k
   if (!runtime.alive()) return PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
   std::shared_ptr<zero::Invocation> invocation;
   std::vector<const void*> inputs;
+  const size_t num_args = PyVectorcall_NARGS(nargsf) + (kwnames != nullptr ? PyTuple_GET_SIZE(kwnames) : 0);
   try {
     {
       const py::gil_scoped_release no_gil;  // a gather may wait
       invocation = runtime.enter(boundary->scope);
     }
     if (at::GradMode::is_enabled()) {
-      const size_t num_args = PyVectorcall_NARGS(nargsf) + (kwnames != nullptr ? PyTuple_GET_SIZE(kwnames) : 0);
       for (size_t i = 0; i < num_args; ++i) {
         visit_tensors(args[i], [&](const at::Tensor& tensor) {
           inputs.push_back(tensor.unsafeGetTensorImpl());
@@ -79,11 +79,17 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* k
     runtime.gatherer().exit(invocation, result == nullptr);
     if (result == nullptr) return nullptr;
     if (at::GradMode::is_enabled()) {
-      visit_tensors(result, [&](const at::Tensor& tensor) {
+      bool watched = false;
+      const auto watch = [&](const at::Tensor& tensor) {
         // What passes through unchanged says nothing about this module's backward.
         if (std::find(inputs.begin(), inputs.end(), tensor.unsafeGetTensorImpl()) != inputs.end()) return;
+        watched = watched || tensor.requires_grad();
         runtime.gatherer().watch_output(invocation, tensor);
-      });
+      };
+      visit_tensors(result, watch);
+      if (!watched) {  // results may leave in an argument, such as a list
+        for (size_t i = 0; i < num_args; ++i) visit_tensors(args[i], watch);
+      }
     }
   } catch (...) {
     set_python_error();
@@ -121,8 +127,8 @@ PyObject* wrapped(PyObject* self, void* /*closure*/) {
   return Py_NewRef(forward);
 }
 
-// copy.deepcopy and pickle take the plain forward along, through operator.itemgetter(0): a copied model is an ordinary one,
-// and a pickled one loads where there is no hydrofoil.
+// copy.deepcopy and pickle take the plain forward along, through operator.itemgetter(0): a copied model is an ordinary
+// one, and a pickled one loads where there is no hydrofoil.
 PyObject* reduce(PyObject* self, PyObject* /*unused*/) {
   PyObject* operators = PyImport_ImportModule("operator");
   if (operators == nullptr) return nullptr;

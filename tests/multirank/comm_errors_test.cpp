@@ -3,10 +3,12 @@
 
 #include <chrono>
 #include <ctime>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/c10d/c10d_group.h"
 #include "tests/support/comm_backends.h"
 
 namespace hydrofoil::comm {
@@ -198,6 +200,48 @@ TEST_P(MemoryErrors, FailureReachesThePeersWithItsReason) {
     expect_contains(error_of<CommError>([&] { group.barrier(); }),
                     {"rank 1 has failed", "rank 0 sent something else: send to 1 (numel 1, float32)"});
   });
+}
+
+// A work that ends between the end of a slice of waiting and the look at it.
+class LateWork : public c10d::Work {
+ public:
+  explicit LateWork(bool fails) : fails_(fails) {}
+  bool isCompleted() override { return waits_ > 0; }
+  bool wait(std::chrono::milliseconds /*timeout*/) override {
+    if (waits_++ == 0) throw std::runtime_error("Operation timed out!");
+    if (fails_) throw std::runtime_error("connection lost");
+    return true;
+  }
+
+ private:
+  bool fails_;
+  int waits_ = 0;
+};
+
+class LateBackend : public c10d::Backend {
+ public:
+  LateBackend() : c10d::Backend(0, 1) {}
+  const std::string getBackendName() const override { return "late"; }
+  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
+                                           const c10d::AllreduceOptions& /*options*/) override {
+    return c10::make_intrusive<LateWork>(tensors[0].numel() == 2);
+  }
+};
+
+TEST(C10dGroup, WorkThatEndsJustAfterASliceOfWaitingIsNoFailure) {
+  auto process_group = c10::make_intrusive<c10d::ProcessGroup>(c10::make_intrusive<c10d::HashStore>(), 0, 1);
+  process_group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::CUSTOM,
+                            c10::make_intrusive<LateBackend>());
+  process_group->setDefaultBackend(c10d::ProcessGroup::BackendType::CUSTOM);
+  const Group group = make_c10d_group(process_group);
+  group.all_reduce(at::zeros({1}), ReduceOp::kSum).wait();
+  expect_contains(error_of<CommError>([&] { group.all_reduce(at::zeros({2}), ReduceOp::kSum).wait(); }),
+                  {"all_reduce (numel 2, float32, sum)", "c10d:late", "connection lost"});
+}
+
+TEST(C10dGroup, RejectsProcessGroupsThatAreNot) {
+  EXPECT_THROW(static_cast<void>(make_c10d_group(c10::intrusive_ptr<c10d::ProcessGroup>())), InvalidArgument);
+  EXPECT_THROW(static_cast<void>(make_c10d_group("no such group")), InvalidArgument);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, MemoryErrors, ::testing::Values("local", "shm"),

@@ -11,7 +11,7 @@ from tests.parity import models, settings
 from tests.parity.settings import Case
 from tests.support.world import world
 
-STEPS = 6
+STEPS, OVERLAP_STEPS = 6, 3
 UNITS = (settings.SMALL_UNITS, 2048, settings.LARGE_UNITS)  # every module; a few; one
 BACKENDS = ("shm", "c10d")
 REFERENCE = dict(stage=0, unit_min_bytes=settings.LARGE_UNITS, backend="shm")
@@ -27,8 +27,8 @@ def assert_same_bits(got: list[dict[str, Any]], expected: list[dict[str, Any]]) 
             assert not differ, f"rank {rank}, {key}: {differ} differ"
 
 
-def run(world_size: int, cases: list[Case]) -> dict[Case, list[dict[str, Any]]]:
-    of_rank = world(world_size).run("tests.parity.cases:run_cases", timeout=240.0, cases=[(case, STEPS) for case in cases])
+def run(world_size: int, cases: list[Case], steps: int) -> dict[Case, list[dict[str, Any]]]:
+    of_rank = world(world_size).run("tests.parity.cases:run_cases", timeout=240.0, cases=[(case, steps) for case in cases])
     return {case: [results[i] for results in of_rank] for i, case in enumerate(cases)}
 
 
@@ -41,7 +41,7 @@ def stage_cases(model: str) -> list[Case]:
 
 @functools.lru_cache(maxsize=1)
 def run_stages(model: str) -> dict[Case, list[dict[str, Any]]]:
-    return run(2, stage_cases(model))
+    return run(2, stage_cases(model), STEPS)
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for m in models.NAMES for c in stage_cases(m)])
@@ -61,7 +61,7 @@ def overlap_cases(overlap: bool) -> list[Case]:
 
 @functools.lru_cache(maxsize=1)
 def run_overlap(world_size: int) -> dict[Case, list[dict[str, Any]]]:
-    return run(world_size, overlap_cases(True) + overlap_cases(False))
+    return run(world_size, overlap_cases(True) + overlap_cases(False), OVERLAP_STEPS)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ from tests.python.runtime_gradient_cases import network_loss, train
 from tests.python.runtime_models import WIDTH, Network, Routed
 from tests.support.loops import ADAM, EngineLoop, PlainLoop, config, engine_loop, full_values, inputs, largest_difference
 
-CommError = hydrofoil._C.CommError
-
 
 def _error_of(body: Any, limit_s: float) -> str:
-    """The message of the CommError that body() raises, within the limit."""
+    """The message of the communication error that body() raises, within the limit.
+
+    From inside backward autograd lets it through as CommError's base class, RuntimeError, with the same message.
+    """
     start = time.monotonic()
-    with pytest.raises(CommError) as caught:
+    with pytest.raises(RuntimeError, match=r"\[comm\]") as caught:
         body()
     took = time.monotonic() - start
     assert took < limit_s, f"the error came after {took:.1f} s: {caught.value}"
@@ -76,21 +77,21 @@ def other_order_on_one_rank(backend: str) -> str:
 
 def one_rank_raises(backend: str, stage: int) -> str:
     """A rank that leaves the step with an exception of its own: the others learn who did not arrive, at the deadline."""
-    with engine_loop(Network(), config(stage, backend=backend, collective_timeout_s=4.0)) as loop:
+    with engine_loop(Network(), config(stage, backend=backend, collective_timeout_s=2.0)) as loop:
         train(loop, 1)
         if loop.rank == 1:
             loop.model(inputs(1, 0, 4, 5))
-            time.sleep(9.0)  # alive, and elsewhere
+            time.sleep(5.0)  # alive, and elsewhere
             return ""
         return _error_of(lambda: train(loop, 1), 9.0)
 
 
 def only_one_rank_steps(backend: str) -> str:
-    with engine_loop(Network(), config(1, backend=backend, collective_timeout_s=4.0)) as loop:
+    with engine_loop(Network(), config(1, backend=backend, collective_timeout_s=2.0)) as loop:
         train(loop, 1)
         loop.backward(network_loss(1))
         if loop.rank == 1:
-            time.sleep(9.0)
+            time.sleep(5.0)
             return ""
         return _error_of(loop.step, 9.0)
 

@@ -340,7 +340,11 @@ void C10dBackend::finish(const Call& call, const c10::intrusive_ptr<c10d::Work>&
       work->wait(kSlice);
       return;
     } catch (const std::exception&) {
-      if (work->isCompleted()) throw;
+      // It may have ended just after the slice: only a second wait tells success from failure.
+      if (work->isCompleted()) {
+        work->wait();
+        return;
+      }
     }
     call.control.throw_if_aborted();
     if (std::chrono::steady_clock::now() - start >= kLookAfter || call.control.expired()) throw_if_in_trouble(call);

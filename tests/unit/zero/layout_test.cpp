@@ -36,9 +36,10 @@ TEST_P(LayoutFlat, AlignsEveryParameterAndEverySlice) {
 
 constexpr int64_t kBillion = 1'000'000'000;
 INSTANTIATE_TEST_SUITE_P(Sizes, LayoutFlat,
-                         testing::Values(Case{{}, 2, 16}, Case{{0}, 3, 16}, Case{{1}, 4, 16}, Case{{0, 1, 0, 17}, 3, 16},
-                                         Case{{7, 5, 31}, 1, 32}, Case{{16, 16}, 2, 16}, Case{{3}, 8, 1},
-                                         Case{{3 * kBillion}, 2, 16}, Case{{(int64_t{1} << 31) + 1, 5}, 3, 32},
+                         testing::Values(Case{{}, 2, 16}, Case{{0}, 3, 16}, Case{{1}, 4, 16},
+                                         Case{{0, 1, 0, 17}, 3, 16}, Case{{7, 5, 31}, 1, 32}, Case{{16, 16}, 2, 16},
+                                         Case{{3}, 8, 1}, Case{{3 * kBillion}, 2, 16},
+                                         Case{{(int64_t{1} << 31) + 1, 5}, 3, 32},
                                          Case{{(int64_t{1} << 40) + 7, 1, (int64_t{1} << 33)}, 1024, 64}));
 
 TEST(LayoutFlat, SlicesOfAHugeBufferCoverEveryElementOnce) {
