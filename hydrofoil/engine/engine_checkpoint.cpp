@@ -123,9 +123,9 @@ void check_loadable(Engine& engine, const LoadedCheckpoint& saved, bool strict, 
                         saved.directory(), " has a parameter ", tensor.parameter, " that the model has not");
   }
   if (!load_optimizer_states) return;
-  for (const char* name : {"micro_steps", "global_steps", "global_samples", "skipped_steps", "optimizer_steps",
-                           "loss_scaler.scale_bits", "loss_scaler.iteration", "loss_scaler.last_overflow_iteration",
-                           "loss_scaler.hysteresis_left"}) {
+  for (const char* name :
+       {"micro_steps", "global_steps", "global_samples", "skipped_steps", "optimizer_steps", "loss_scaler.scale_bits",
+        "loss_scaler.iteration", "loss_scaler.last_overflow_iteration", "loss_scaler.hysteresis_left"}) {
     (void)counter(saved, name);
   }
 }

@@ -34,8 +34,8 @@ struct SaveRequest {
 // Writes <directory>/<tag>: parameters, masters, optimizer states, counters, loss scaler. Collective.
 void save_engine(Engine& engine, const SaveRequest& request);
 
-// Opens checkpoint `tag`, or the latest one; nullopt where there is no tag and no file 'latest'. An error of one rank is
-// an error of all. Collective.
+// Opens checkpoint `tag`, or the latest one; nullopt where there is no tag and no file 'latest'. An error of one rank
+// is an error of all. Collective.
 [[nodiscard]] std::optional<checkpoint::LoadedCheckpoint> open_checkpoint(Engine& engine, const std::string& directory,
                                                                           const std::optional<std::string>& tag);
 

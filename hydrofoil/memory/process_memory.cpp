@@ -1,5 +1,7 @@
 #include "hydrofoil/memory/process_memory.h"
 
+#include <malloc.h>
+
 #include <cerrno>
 #include <fstream>
 #include <sstream>
@@ -29,6 +31,12 @@ int64_t read_kib(const char* path, const std::string& key) {
 ProcessMemory process_memory() {
   return {read_kib("/proc/self/smaps_rollup", "Pss:"), read_kib("/proc/self/status", "VmRSS:"),
           read_kib("/proc/self/status", "VmHWM:")};
+}
+
+void trim_heap() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
 }
 
 }  // namespace hydrofoil::memory

@@ -14,4 +14,9 @@ struct ProcessMemory {
 // Reads /proc/self/smaps_rollup and /proc/self/status. Throws SystemError where they cannot be read.
 [[nodiscard]] ProcessMemory process_memory();
 
+// Gives the pages of freed heap memory back to the system. glibc raises the size from which it maps an allocation for
+// itself up to 32 MiB, so freed tensors leave holes in the heap that no tensor of their size fits in any more. Takes
+// about a millisecond; without glibc it does nothing.
+void trim_heap();
+
 }  // namespace hydrofoil::memory

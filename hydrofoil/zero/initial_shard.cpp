@@ -13,9 +13,9 @@ InitialShard::InitialShard(const at::Tensor& parameter, std::string name, const 
   const at::NoGradGuard no_grad;
   const auto stored = dtype && at::isFloatingType(parameter.scalar_type()) ? *dtype : parameter.scalar_type();
   const Sharding sharding = Sharding::of_stage(3, group.rank(), group.size());
-  auto arena = memory::Arena::create(parameter.device(), 0);
+  arena_ = memory::Arena::create(parameter.device(), 0);
   flat_ = std::make_unique<FlatGroup>(name_, std::vector<ParameterSlot>{{0, name_, parameter}}, stored, false, sharding,
-                                      arena);
+                                      arena_);
   at::Tensor values = values_in_memory_order(parameter);
   if (group.size() > 1 && values.numel() > 0)
     group.broadcast(values, 0, {name_, op_signature(OpKind::kAccess, 0)}).wait();
@@ -43,11 +43,15 @@ void InitialShard::release(std::optional<int> modifier_rank) {
     flat_->write_back();
   }
   flat_->release();
+  arena_->trim();  // each of these has an arena of its own: none keeps the pages of a full parameter
   HYDROFOIL_CHECK_ARG(!lost, "GatheredParameters", "parameter ", name_,
                       " was written without a modifier_rank; the change is lost. "
                       "Pass modifier_rank=R: what rank R wrote becomes every rank's value");
 }
 
-void InitialShard::retire() { flat_.reset(); }
+void InitialShard::retire() {
+  flat_.reset();
+  arena_.reset();
+}
 
 }  // namespace hydrofoil::zero

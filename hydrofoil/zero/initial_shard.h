@@ -7,6 +7,7 @@
 #include <string>
 
 #include "hydrofoil/comm/group.h"
+#include "hydrofoil/memory/arena.h"
 #include "hydrofoil/zero/flat_group.h"
 
 namespace hydrofoil::zero {
@@ -31,6 +32,7 @@ class InitialShard {
  private:
   std::string name_;
   comm::Group group_;
+  std::shared_ptr<memory::Arena> arena_;
   std::unique_ptr<FlatGroup> flat_;
   int holds_ = 0;
 };

@@ -12,9 +12,12 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/log.h"
 #include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/memory/process_memory.h"
 
 namespace hydrofoil::zero {
 namespace {
+
+constexpr int64_t kTrimBytes = int64_t{16} << 20;  // freed on the heap, after which its holes go back to the system
 
 at::ScalarType stored_dtype(const at::Tensor& parameter, const Sharding& sharding) {
   if (sharding.model_dtype && at::isFloatingType(parameter.scalar_type())) return *sharding.model_dtype;
@@ -73,7 +76,14 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     scope_names.push_back(modules_[scope.module].path);
     for (const int u : scope.units) ++units_[u]->num_scopes;
   }
-  for (size_t u = 0; u < units_.size(); ++u) build_unit(u);
+  int64_t freed_bytes = 0;  // of the parameters' own memory
+  for (size_t u = 0; u < units_.size(); ++u) {
+    build_unit(u);
+    for (const auto& group : units_[u]->groups) freed_bytes += group->full_bytes();
+    if (freed_bytes < kTrimBytes && u + 1 < units_.size()) continue;
+    memory::trim_heap();
+    freed_bytes = 0;
+  }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
                                                   options_.reduction.overlap);
   gatherer_->on_backward([this] { notice_backward(); });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import json
 from typing import TYPE_CHECKING, Any, Iterable, Optional
@@ -46,9 +47,13 @@ class ZeroOptimizer(torch.optim.Optimizer):
         self.optimizer = client if client is not None else self
         self._client = client
         self._client_groups: list[list[torch.nn.Parameter]] = []
-        super().__init__(groups, defaults)
-        if client is not None:
-            self.param_groups = client.param_groups  # one list: schedulers of the user's hold the client's dicts
+        # Optimizer.__init__ would import torch._dynamo with sympy: seconds, and 70 MB a rank. The way of unpickling does not.
+        for group in groups:
+            for name, value in defaults.items():
+                group.setdefault(name, value)
+        # A client's list is shared: schedulers of the user's hold its dicts.
+        self.__setstate__({"defaults": defaults, "state": collections.defaultdict(dict),
+                           "param_groups": groups if client is None else client.param_groups})
 
     # -- hyperparameters -----------------------------------------------------------------------------------------------
     def _hyperparameters(self) -> list[_C.Hyperparameters]:

@@ -56,9 +56,11 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("alive", [](Engine& e) { return e.runtime().alive(); })
       .def_property_readonly("counters", [](Engine& e) { return e.counters(); })
       // Parameters carry their engine: a pickled one has none.
-      .def("__reduce__", [](const Engine& /*self*/) {
-        return py::make_tuple(py::module_::import("operator").attr("itemgetter")(0), py::make_tuple(py::make_tuple(py::none())));
-      })
+      .def("__reduce__",
+           [](const Engine& /*self*/) {
+             return py::make_tuple(py::module_::import("operator").attr("itemgetter")(0),
+                                   py::make_tuple(py::make_tuple(py::none())));
+           })
       .def("load_counters", &Engine::load_counters)
       .def("begin_backward", &Engine::begin_backward, py::arg("scale_wrt_gas"))
       .def("is_boundary", &Engine::is_boundary)

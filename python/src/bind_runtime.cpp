@@ -48,6 +48,7 @@ void bind_runtime(py::module_& module) {
       .def_readonly("pss_bytes", &memory::ProcessMemory::pss_bytes)
       .def_readonly("rss_bytes", &memory::ProcessMemory::rss_bytes)
       .def_readonly("peak_rss_bytes", &memory::ProcessMemory::peak_rss_bytes);
+  module.def("trim_heap", &memory::trim_heap, no_gil);
   module.def("process_memory", &memory::process_memory, no_gil);
 }
 

@@ -59,6 +59,7 @@ def _unmapped_memfd_bytes() -> int:
 
 def measure() -> dict[str, int]:
     gc.collect()
+    _C.trim_heap()  # holes that autograd's temporaries left are no state
     memory = _C.process_memory()
     return {"pss": memory.pss_bytes, "rss": memory.rss_bytes, "peak_rss": memory.peak_rss_bytes, "memfd": _unmapped_memfd_bytes()}
 
@@ -78,12 +79,18 @@ def report(engine: Any) -> dict[str, int]:
     return {name: getattr(memory, name) for name in names}
 
 
+def _warm(stage: int, dtype: str, element: torch.dtype) -> None:
+    """What torch and the package load and allocate at their first step is no state either."""
+    engine = hydrofoil.initialize(model=Model(8, 1), config=_config(stage, dtype))[0]
+    engine.backward(engine(torch.ones(1, 8, dtype=element)).float().sum())
+    engine.step()
+    engine.destroy()
+
+
 def train(stage: int, dtype: str) -> dict[str, Any]:
     hydrofoil.init_distributed()
     element = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    warm = nn.Linear(8, 8).to(element)  # what torch itself allocates at the first forward and backward
-    warm(torch.ones(2, 8, dtype=element)).sum().backward()
-    del warm
+    _warm(stage, dtype, element)
     result: dict[str, Any] = {"base": measure()}
     model = Model(WIDTH, BLOCKS)
     result["numel"] = sum(p.numel() for p in model.parameters())

@@ -15,6 +15,7 @@ __all__ = ["Init"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SHARD = "_hydrofoil_initial_shard"
+_TRIM_BYTES = 16 << 20  # of full parameters freed, after which the holes of the heap go back to the system
 
 
 class _Builder:
@@ -98,6 +99,7 @@ class Init:
         self._patched: Optional[list[tuple[type, Callable[..., None]]]] = None
         self._builder = _Builder(self)
         self._built: list[torch.nn.Module] = []
+        self._freed_bytes = 0
         config = config_dict_or_path if config_dict_or_path is not None else config
         if enabled:
             comm.init_distributed()
@@ -137,8 +139,12 @@ class Init:
             for name, parameter in dict.items(child._parameters):
                 if parameter is None or _SHARD in parameter.__dict__ or "_hydrofoil_engine" in parameter.__dict__:
                     continue
+                self._freed_bytes += parameter.numel() * parameter.element_size()
                 shard = _C.InitialShard(parameter, f"{type(child).__name__}.{name}", self._group, self._dtype)
                 setattr(parameter, _SHARD, shard)
+                if self._freed_bytes >= _TRIM_BYTES:
+                    _C.trim_heap()
+                    self._freed_bytes = 0
             if self._patched is not None and child._parameters and not isinstance(child._parameters, _BuiltParameters):
                 child.__dict__["_parameters"] = _BuiltParameters(child._parameters, self._builder)
                 self._built.append(child)
