@@ -165,8 +165,8 @@ def model_parameters() -> None:
     assert two == [*expected[:2], 2]
     other = losses(model_parameters=lambda m: [{"params": trainable(m)[:2], "lr": 0.1}, {"params": trainable(m)[2:]}])
     assert other[1] != expected[1]
-    mine = losses(optimizer=lambda m: torch.optim.AdamW(trainable(m), lr=0.01))
-    called = losses(optimizer=lambda m: (lambda params: torch.optim.AdamW(params, lr=0.01)))
+    mine = losses(optimizer=lambda m: torch.optim.AdamW(trainable(m), lr=0.01, weight_decay=0.0))
+    called = losses(optimizer=lambda m: (lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.0)))
     assert mine == called and all(abs(a - b) < 1e-4 for a, b in zip(mine, expected))
     raises(ValueError, lambda: losses(optimizer=lambda m: torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=1.0)), "not parameters of the model")
 
