@@ -223,9 +223,9 @@ TEST(Runtime, GuardsReleasedParametersAndGathersThemForTheUser) {
   on_two_ranks([](Rank& rank) {
     at::Tensor& weight = rank.model().layers[2].weight;
     EXPECT_THROW((void)weight.sum(), c10::Error);
-    rank.runtime().enter_access({4});
+    const auto versions1 = rank.runtime().enter_access({4});
     EXPECT_TRUE(weight.equal(values({9, 9}, 20.0)));
-    rank.runtime().leave_access({4}, std::nullopt);
+    rank.runtime().leave_access({4}, versions1, std::nullopt);
     EXPECT_THROW((void)weight.sum(), c10::Error);
     EXPECT_THROW(rank.runtime().prepare_step(), InvalidArgument);  // no backward
   });
@@ -234,16 +234,16 @@ TEST(Runtime, GuardsReleasedParametersAndGathersThemForTheUser) {
 TEST(Runtime, RefusesWritesThatItWouldLose) {
   on_two_ranks([](Rank& rank) {
     const at::NoGradGuard no_grad;
-    rank.runtime().enter_access({4});
+    const auto versions2 = rank.runtime().enter_access({4});
     rank.model().layers[2].weight.mul_(2.0);
-    EXPECT_THROW(rank.runtime().leave_access({4}, std::nullopt), InvalidArgument);
-    rank.runtime().enter_access({4});
+    EXPECT_THROW(rank.runtime().leave_access({4}, versions2, std::nullopt), InvalidArgument);
+    const auto versions3 = rank.runtime().enter_access({4});
     EXPECT_TRUE(rank.model().layers[2].weight.equal(values({9, 9}, 20.0)));
     if (rank.runtime().gather_group().rank() == 1) rank.model().layers[2].weight.mul_(3.0);
-    rank.runtime().leave_access({4}, 1);
-    rank.runtime().enter_access({4});
+    rank.runtime().leave_access({4}, versions3, 1);
+    const auto versions4 = rank.runtime().enter_access({4});
     EXPECT_TRUE(rank.model().layers[2].weight.equal(values({9, 9}, 20.0).mul(3.0)));
-    rank.runtime().leave_access({4}, std::nullopt);
+    rank.runtime().leave_access({4}, versions4, std::nullopt);
   });
 }
 
@@ -252,7 +252,7 @@ TEST(Runtime, NamesTheUnitThatOneRankRunsAlone) {
   on_two_ranks([&](Rank& rank) {
     const int r = rank.runtime().gather_group().rank();
     messages[r] =
-        testing::error_of<CommError>([&] { rank.runtime().enter_access({r == 0 ? int64_t{0} : int64_t{4}}); });
+        testing::error_of<CommError>([&] { (void)rank.runtime().enter_access({r == 0 ? int64_t{0} : int64_t{4}}); });
   });
   for (const auto& message : messages) {
     EXPECT_NE(message.find("layers.0"), std::string::npos) << message;
