@@ -115,6 +115,9 @@ class ZeroOptimizer(torch.optim.Optimizer):
             self._update()
         core.finish_step()
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        raise ValueError("add_param_group: the groups of a Hydrofoil optimizer are laid out in initialize; give them all there")
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of this accumulation window, whatever `set_to_none` says."""
         self._engine.core.zero_grad()

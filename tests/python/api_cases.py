@@ -78,6 +78,7 @@ def names_and_values(stage: int) -> None:
     engine.zero_grad()
     optimizer.zero_grad()
     optimizer.zero_grad(set_to_none=False)
+    raises(ValueError, lambda: optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]}), "initialize")
     optimizer.override_loss_scale(32.0)
     assert engine.loss_scale == 32.0
     if stage < 2 or world_size() == 1 and stage < 2:
