@@ -516,6 +516,16 @@ def test_rank_stuck_after_an_interrupt_is_ended(start, tmp_path):
     assert not any(is_alive(pid) for pid in ranks)
 
 
+def test_interrupt_ends_ranks_of_a_launcher_that_was_started_with_it_ignored(start, tmp_path):
+    script = f"touch {tmp_path}/pid_$$; while true; do sleep 0.05; done"
+    process = start("--nproc", "2", "--no-python", "bash", "-c", script,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    ranks = pids_in(tmp_path, 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(WAIT_SECONDS) == 130
+    assert not any(is_alive(pid) for pid in ranks)
+
+
 def test_user_signals_reach_the_ranks(start):
     process = start("--no-python", "bash", "-c", "trap 'echo usr1; exit 0' USR1; echo ready; while true; do sleep 0.05; done")
     assert process.stdout.readline() == "ready\n"
