@@ -35,6 +35,21 @@ def model_parameters_in_model_dtype(model: torch.nn.Module) -> dict[str, numpy.n
         return {name: to_numpy(parameter) for name, parameter in model.named_parameters()}
 
 
+def readable_parameters(model: torch.nn.Module) -> list[str]:
+    """Names of the parameters whose values can be read now; reading a released one raises."""
+    readable = []
+    for name, parameter in model.named_parameters():
+        try:
+            parameter.detach().sum()
+        except RuntimeError as error:
+            if name not in str(error):
+                raise
+        else:
+            if parameter.numel():
+                readable.append(name)
+    return readable
+
+
 def train(
     case: settings.Case,
     steps: int,
@@ -79,6 +94,7 @@ def train(
         result["lrs"].append(engine.get_lr())
         result["overflows"].append(optimizer.overflow)
         result["reports"].append(engine.core.overflow_report)
+    result["readable"] = readable_parameters(model)
     result["parameters"] = full_parameters(model)
     result["model"] = model_parameters_in_model_dtype(model)
     result["skipped"] = engine.skipped_steps
