@@ -9,18 +9,6 @@
 namespace hydrofoil::engine {
 namespace {
 
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return at::kFloat;
-    case DType::kBFloat16:
-      return at::kBFloat16;
-    case DType::kFloat16:
-      return at::kHalf;
-  }
-  HYDROFOIL_ASSERT(false, "dtype");
-}
-
 optim::LossScalerOptions loss_scaler_options(const EngineOptions& options) {
   optim::LossScalerOptions scaler;
   if (!options.fp16.enabled) return scaler;
@@ -39,23 +27,6 @@ optim::LossScalerOptions loss_scaler_options(const EngineOptions& options) {
 
 }  // namespace
 
-zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh, int world_rank) {
-  zero::RuntimeOptions runtime;
-  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, mesh.rank_along(world_rank, "dp"), mesh.size("dp"));
-  runtime.sharding.accumulation_dtype = scalar_type(options.data_types.grad_accum_dtype);
-  if (options.communication_data_type) {
-    runtime.sharding.communication_dtype = scalar_type(*options.communication_data_type);
-  }
-  if (options.model_dtype() != DType::kFloat32) runtime.sharding.model_dtype = scalar_type(options.model_dtype());
-  runtime.reduction.average = options.gradient_allreduce_op == GradientReduceOp::kMean;
-  runtime.reduction.prescale = options.prescale_gradients;
-  runtime.reduction.predivide_factor = options.gradient_predivide_factor;
-  runtime.reduction.overlap = options.hydrofoil.overlap;
-  runtime.sharding.poison_released = options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
-  runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
-  return runtime;
-}
-
 Engine::Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
                std::optional<optim::OptimizerKind> native_optimizer)
     : options_(std::move(options)),
@@ -70,6 +41,11 @@ Engine::Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
 void Engine::configure_rounds() {
   const double scale = 1.0 / static_cast<double>(options_.gradient_accumulation_steps);
   runtime_->reducer().configure_rounds(is_boundary() && !no_sync_, scale, counters_.micro_steps);
+  const bool unscaled = loss_scaler_.scale() != 1.0 && !loss_scaled_;
+  runtime_->reducer().refuse_rounds(
+      unscaled ? detail::concat("the loss was not multiplied by the loss scale, ", loss_scaler_.scale(),
+                                ": call engine.backward(loss), or engine.scale(loss).backward()")
+               : "");
 }
 
 void Engine::load_counters(const Counters& counters) {
@@ -81,6 +57,7 @@ void Engine::load_counters(const Counters& counters) {
 double Engine::begin_backward(bool scale_wrt_accumulation) {
   runtime_->require_alive("backward");
   runtime_->recover();
+  loss_scaled_ = true;
   configure_rounds();
   const double undo = scale_wrt_accumulation ? 1.0 : static_cast<double>(options_.gradient_accumulation_steps);
   return loss_scaler_.scale() * undo;
@@ -155,6 +132,7 @@ StepResult Engine::finish_step() {
     runtime_->reducer().reset_window();
     ++counters_.skipped_steps;
   }
+  loss_scaled_ = false;
   ++counters_.micro_steps;
   if (last_.boundary) {
     ++counters_.global_steps;
@@ -174,6 +152,13 @@ void Engine::zero_grad() {
   runtime_->recover();
   runtime_->gatherer().release_kept();
   runtime_->reducer().reset_window();
+  loss_scaled_ = false;
+  configure_rounds();
+}
+
+void Engine::set_loss_scale(double scale) {
+  loss_scaler_.set_scale(scale);
+  if (runtime_->alive()) configure_rounds();
 }
 
 }  // namespace hydrofoil::engine

@@ -9,7 +9,6 @@
 
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/engine/engine_options.h"
-#include "hydrofoil/mesh/mesh.h"
 #include "hydrofoil/optim/loss_scaler.h"
 #include "hydrofoil/optim/optimizer.h"
 #include "hydrofoil/zero/optimizer_step.h"
@@ -47,6 +46,7 @@ class Engine {
   [[nodiscard]] std::optional<optim::OptimizerKind> native_optimizer() const { return native_optimizer_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
+  void set_loss_scale(double scale);
   void load_counters(const Counters& counters);
 
   // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and
@@ -92,16 +92,12 @@ class Engine {
   Counters counters_;
   std::optional<bool> boundary_;
   bool no_sync_ = false;
+  bool loss_scaled_ = false;  // begin_backward() has run in this micro step
   std::optional<double> grad_norm_;
   StepResult last_;
   float gradient_factor_ = 1.0F;
   bool client_update_ = false;
   std::string overflow_report_;
 };
-
-// The runtime's part of the options, for one rank of the mesh: parameters, gradients and optimizer states are sharded
-// along its axis "dp".
-[[nodiscard]] zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh,
-                                                   int world_rank);
 
 }  // namespace hydrofoil::engine

@@ -267,6 +267,11 @@ ResolvedOptions resolve_engine_options(std::string_view text_or_path, const Reso
   derive_types(options, context, result.table);
   derive_own_options(options, result.table);
   options.validate();
+  for (const auto& row : result.table.rows()) {
+    const bool only_reports =
+        row.path == "steps_per_print" || row.path == "wall_clock_breakdown" || row.path == "dump_state";
+    if (!only_reports) options.resolved_lines.push_back(row.path + " = " + row.value);
+  }
   result.warnings = resolver.warnings();
   return result;
 }

@@ -68,6 +68,8 @@ struct EngineOptions {
   HydrofoilOptions hydrofoil;
   optim::OptimizerOptions optimizer;
   optim::SchedulerOptions scheduler;
+  std::vector<std::string> resolved_lines;  // "key = value" of all that every rank must have the same; filled by
+                                            // resolve_engine_options
 
   // dtype of the model's parameters: fp16 or bf16 where that is enabled, else fp32.
   [[nodiscard]] DType model_dtype() const;

@@ -203,6 +203,16 @@ bool FlatGroup::modified_outside() const {
   return false;
 }
 
+std::string FlatGroup::take_lost_write() {
+  if (!sharded_ || state_ != State::kGathered || !modified_outside()) return "";
+  std::string name;
+  for (size_t i = 0; i < slots_.size() && name.empty(); ++i) {
+    if (versions_[i] != static_cast<int64_t>(slots_[i].parameter._version())) name = slots_[i].name;
+  }
+  note_versions();
+  return name;
+}
+
 void FlatGroup::refresh_master() {
   if (has_master_copy()) owned_master_.copy_(owned_model_);
 }

@@ -50,6 +50,9 @@ class FlatGroup {
   void start_gather(const comm::Group& group, const comm::OpInfo& info);
   void finish_gather();
   void release();
+  // Name of a sharded parameter that was written since note_versions(), or "": its release loses the write. The next
+  // call returns "".
+  [[nodiscard]] std::string take_lost_write();
 
   // Elements of the flat buffer whose optimizer states this rank keeps, and tensors over them (1-D).
   [[nodiscard]] Range owned() const { return owned_; }

@@ -5,6 +5,8 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 
+#include <algorithm>
+
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/kernels/cast.h"
 #include "hydrofoil/kernels/torch_types.h"
@@ -13,7 +15,7 @@
 namespace hydrofoil::zero {
 namespace {
 constexpr const char* kSharded =
-    "this gradient was reduced: under ZeRO stage 1 each rank holds only its slice of it. Read it with "
+    "this gradient was reduced: under ZeRO stages 1 to 3 each rank keeps only its slice of it. Read it with "
     "hydrofoil.utils.safe_get_full_grad(parameter); clip with the config's gradient_clipping; or use stage 0";
 }  // namespace
 
@@ -29,12 +31,14 @@ GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::
   const auto dtype = sharding_.accumulation_dtype;
   if (sharding_.gradients) {
     owned_gradient_ = memory::make_flat_tensor(group_.owned().numel(), dtype, group_.device());
-    return;
+  } else {
+    bucket_ = memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
+    owned_gradient_ = bucket_.narrow(0, group_.owned().begin, group_.owned().numel());
   }
-  bucket_ = memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
-  owned_gradient_ = bucket_.narrow(0, group_.owned().begin, group_.owned().numel());
   if (sharding_.optimizer_states) shown_ = memory::FlatBuffer(group_.padded_numel(), dtype, group_.device(), kSharded);
-  make_views();
+  for (size_t i = 0; i < group_.slots().size(); ++i) {
+    views_.push_back(slot_view(shown_.defined() ? shown_.flat() : bucket_, i));
+  }
 }
 
 GradientBucket::~GradientBucket() {
@@ -54,13 +58,6 @@ at::Tensor GradientBucket::slot_view(const at::Tensor& flat, size_t i) const {
   return flat.as_strided(slot.parameter.sizes(), slot.parameter.strides(), flat.storage_offset() + slot.offset);
 }
 
-void GradientBucket::make_views() {
-  views_.clear();
-  for (size_t i = 0; i < group_.slots().size(); ++i) {
-    views_.push_back(slot_view(shown_.defined() ? shown_.flat() : bucket_, i));
-  }
-}
-
 void GradientBucket::drop_views() {
   for (size_t i = 0; i < views_.size(); ++i) {
     auto& gradient = group_.slots()[i].parameter.mutable_grad();
@@ -70,12 +67,9 @@ void GradientBucket::drop_views() {
 
 void GradientBucket::begin_filling() {
   if (sharding_.gradients) {
-    transient_ = memory::FlatBuffer(group_.padded_numel(), sharding_.accumulation_dtype, group_.device(),
-                                    "this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep "
-                                    "only this rank's shard of it");
-    transient_.attach(arena_->allocate(transient_.num_bytes()));
-    bucket_ = transient_.flat();
-    make_views();
+    take_user_changes();
+    shown_.attach(arena_->allocate(shown_.num_bytes()));
+    bucket_ = shown_.flat();
   } else {
     if (shown_.defined() && !shown_.attached()) {
       shown_.attach(c10::DataPtr(
@@ -158,12 +152,24 @@ bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double sca
   return accumulate_into(view, dense, scale, add);
 }
 
+at::Tensor GradientBucket::owned_part(size_t i) const {
+  const auto& slot = group_.slots()[i];
+  const Range part = intersect({slot.offset, slot.offset + slot.numel}, group_.owned());
+  return owned_gradient_.narrow(0, part.numel() > 0 ? part.begin - group_.owned().begin : 0,
+                                std::max<int64_t>(part.numel(), 0));
+}
+
 void GradientBucket::take_user_changes() {
   const at::NoGradGuard no_grad;
-  if (sharding_.gradients || state_ != State::kReduced) return;
+  if (state_ != State::kReduced) return;
   for (size_t i = 0; i < views_.size(); ++i) {
     at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
     if (shown.defined() && shown.is_same(views_[i])) continue;
+    if (sharding_.gradients) {
+      // A gradient assigned here is for the next reduction, or unreduced_user_gradient() reports it.
+      owned_part(i).zero_();
+      continue;
+    }
     at::Tensor part = slot_view(bucket_, i);
     if (shown.defined()) {
       part.copy_(shown);
@@ -236,11 +242,7 @@ void GradientBucket::finish_reduce() {
     earlier_.reset();
   }
   if (sharding_.gradients) {
-    drop_views();
-    views_.clear();
     bucket_.reset();
-    transient_.detach(
-        "this gradient was reduced and its bucket given back; ZeRO stages 2 and 3 keep only this rank's shard");
   }
   if (shown_.defined()) shown_.detach(kSharded);
   filled_.assign(filled_.size(), false);
@@ -251,7 +253,8 @@ void GradientBucket::finish_reduce() {
 int64_t GradientBucket::unreduced_user_gradient() const {
   if (!sharding_.gradients) return -1;
   for (size_t i = 0; i < group_.slots().size(); ++i) {
-    if (group_.slots()[i].parameter.grad().defined()) return static_cast<int64_t>(i);
+    const at::Tensor& shown = group_.slots()[i].parameter.grad();
+    if (shown.defined() && !shown.is_same(views_[i])) return static_cast<int64_t>(i);
   }
   return -1;
 }
@@ -264,9 +267,8 @@ void GradientBucket::reset() {
   work_ = comm::Work();
   for (const auto& slot : group_.slots()) slot.parameter.mutable_grad().reset();
   if (sharding_.gradients) {
-    views_.clear();
     bucket_.reset();
-    if (transient_.defined()) transient_.detach("this gradient's accumulation window has ended");
+    shown_.detach(kSharded);
   }
   communicated_.reset();
   earlier_.reset();

@@ -36,7 +36,8 @@ class GradientBucket {
   // Waits for it and adds the result to what this window has reduced: -> kReduced. Idempotent.
   void finish_reduce();
 
-  // kReduced, gradients not sharded: what the user did to `.grad` since the reduction becomes the reduced gradient.
+  // kReduced: what the user did to `.grad` since the reduction is done to the reduced gradient: None drops it, another
+  // tensor replaces it (where gradients are sharded: with what the next reduction brings).
   void take_user_changes();
 
   // Ends the window: drops everything and sets the parameters' `.grad` to None: -> kEmpty.
@@ -60,16 +61,16 @@ class GradientBucket {
   void accumulate_with_graph(size_t i, const at::Tensor& gradient, double scale);
   [[nodiscard]] at::Tensor slot_view(const at::Tensor& flat, size_t i) const;
   void close_filling();
-  void make_views();
+  // The part of owned_gradient_ that belongs to slot i; empty where this rank owns none of it.
+  [[nodiscard]] at::Tensor owned_part(size_t i) const;
   void drop_views();
 
   FlatGroup& group_;
   const Sharding sharding_;
   std::shared_ptr<memory::Arena> arena_;
-  // Guard of `.grad` where only this rank's slice of a reduced bucket is meaningful (optimizer states alone are
-  // sharded).
+  // What `.grad` shows where optimizer states are sharded: the bucket while it fills, then a guard, since only this
+  // rank's slice of the reduced bucket is meaningful.
   memory::FlatBuffer shown_;
-  memory::FlatBuffer transient_;   // bucket while gradients are sharded
   at::Tensor bucket_;              // the bucket, 1-D
   std::vector<at::Tensor> views_;  // one a slot, in the parameter's shape
   std::vector<bool> filled_;

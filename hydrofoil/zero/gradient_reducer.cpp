@@ -34,9 +34,11 @@ void GradientReducer::configure_rounds(bool reduce, double scale, int64_t micro_
 
 void GradientReducer::configure_as(const GradientReducer& other) {
   configure_rounds(other.reduce_rounds_, other.scale_, other.micro_step_);
+  refuse_rounds(other.refusal_);
 }
 
 void GradientReducer::open_round() {
+  HYDROFOIL_CHECK_ARG(refusal_.empty(), "backward", refusal_);
   round_open_ = true;
   next_ = 0;
   deferred_ = diverged_ = false;

@@ -49,6 +49,8 @@ class GradientReducer {
   // Whether the following rounds reduce (always, if gradients are sharded), and the factor of each gradient.
   void configure_rounds(bool reduce, double scale, int64_t micro_step);
   void configure_as(const GradientReducer& other);
+  // While `reason` is not empty a backward that begins throws InvalidArgument with it.
+  void refuse_rounds(std::string reason) { refusal_ = std::move(reason); }
   // Makes every unit reduced; throws InvalidArgument where the window saw no backward.
   void complete_window();
   void reset_window();
@@ -94,6 +96,7 @@ class GradientReducer {
   bool diverged_ =
       false;  // the other ranks are elsewhere in this round: waiting for them inside backward could deadlock
   std::optional<NonFiniteGradient> non_finite_;
+  std::string refusal_;
   bool order_agreed_ = false;
   bool round_open_ = false;
   bool reduce_rounds_ = true;

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/zero/autograd_hooks.h"
@@ -19,12 +20,14 @@ namespace hydrofoil::zero {
 // A unit that several scopes share (merged small modules) is not released between them but when another unit comes.
 
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
-                                     std::vector<std::string> scope_names, comm::Group group, bool overlap)
+                                     std::vector<std::string> scope_names, comm::Group group, bool overlap,
+                                     ErrorTranslator translate_hook_error)
     : units_(units),
       scopes_(std::move(scopes)),
       scope_names_(std::move(scope_names)),
       group_(std::move(group)),
       overlap_(overlap),
+      translate_hook_error_(std::move(translate_hook_error)),
       states_(units.size()) {
   for (const auto& unit : units_) {
     for (const auto& group : unit->groups) sharded_ = sharded_ || group->sharded();
@@ -75,6 +78,7 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
     // No backward follows: what is outside must not see, or write, parameters that merely linger.
     if (active_.empty() && !in_backward() && !at::GradMode::is_enabled()) release_lingering();
   }
+  if (!failed) raise_if_written();
 }
 
 void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
@@ -85,24 +89,32 @@ void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocatio
     return;
   }
   ++invocation->num_inputs;
-  watch_gradient(tensor, [this, invocation, alive = std::weak_ptr<int>(alive_)] {
-    if (alive.expired()) return;
-    if (!invocation->in_backward || ++invocation->num_inputs_done < invocation->num_inputs) return;
-    if (invocation->closes_by_inputs) close_backward(invocation);
-  });
+  watch_gradient(
+      tensor,
+      [this, invocation, alive = std::weak_ptr<int>(alive_)] {
+        if (alive.expired()) return;
+        if (!invocation->in_backward || ++invocation->num_inputs_done < invocation->num_inputs) return;
+        if (invocation->closes_by_inputs) close_backward(invocation);
+      },
+      translate_hook_error_);
 }
 
 void ParameterGatherer::watch_output(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
   if (!tensor.requires_grad() || tensor.is_leaf()) return;
-  watch_gradient(tensor, [this, invocation, alive = std::weak_ptr<int>(alive_)] {
-    if (alive.expired()) return;
-    open_backward(invocation, false);
-    if ((invocation->closes_by_inputs && invocation->num_inputs > 0) || invocation->end_queued) return;
-    invocation->end_queued = true;
-    queue_backward_callback([this, invocation, alive] {
-      if (!alive.expired() && invocation->in_backward) close_backward(invocation);
-    });
-  });
+  watch_gradient(
+      tensor,
+      [this, invocation, alive = std::weak_ptr<int>(alive_)] {
+        if (alive.expired()) return;
+        open_backward(invocation, false);
+        if ((invocation->closes_by_inputs && invocation->num_inputs > 0) || invocation->end_queued) return;
+        invocation->end_queued = true;
+        queue_backward_callback(
+            [this, invocation, alive] {
+              if (!alive.expired() && invocation->in_backward) close_backward(invocation);
+            },
+            translate_hook_error_);
+      },
+      translate_hook_error_);
 }
 
 void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward) {
@@ -236,7 +248,19 @@ void ParameterGatherer::release(int u) {
 
 void ParameterGatherer::release_now(int u) {
   states_[u].idle = Idle::kNo;
-  for (auto& group : units_[u]->groups) group->release();
+  for (auto& group : units_[u]->groups) {
+    if (written_.empty()) written_ = group->take_lost_write();
+    group->release();
+  }
+}
+
+void ParameterGatherer::raise_if_written() {
+  if (written_.empty()) return;
+  const std::string name = std::exchange(written_, "");
+  HYDROFOIL_CHECK_ARG(false, "forward", "parameter ", name,
+                      " was written in place while a module ran (Embedding(max_norm=...), a copy_ in forward): under "
+                      "ZeRO stage 3 each rank would keep another value, and the write is lost. Write it between steps, "
+                      "with hydrofoil.zero.GatheredParameters([parameter], modifier_rank=0); or use a lower stage");
 }
 
 void ParameterGatherer::end_backward() {
@@ -246,6 +270,11 @@ void ParameterGatherer::end_backward() {
   release_lingering();
 }
 
+void ParameterGatherer::finish_backward() {
+  end_backward();
+  raise_if_written();
+}
+
 void ParameterGatherer::release_idle() {
   release_kept();
   for (size_t u = 0; u < states_.size(); ++u) {
@@ -253,6 +282,7 @@ void ParameterGatherer::release_idle() {
                         " is gathered: leave GatheredParameters and the forward before");
     if (states_[u].idle != Idle::kNo) release_now(static_cast<int>(u));
   }
+  raise_if_written();
 }
 
 uint64_t ParameterGatherer::plan_hash() const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hydrofoil/comm/group.h"
+#include "hydrofoil/zero/autograd_hooks.h"
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
 
@@ -33,10 +34,12 @@ struct Invocation {
 class ParameterGatherer {
  public:
   ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
-                    std::vector<std::string> scope_names, comm::Group group, bool overlap);
+                    std::vector<std::string> scope_names, comm::Group group, bool overlap,
+                    ErrorTranslator translate_hook_error);
   ~ParameterGatherer();
 
-  // A module's way in and out. `failed`: its forward threw.
+  // A module's way in and out. `failed`: its forward threw. The way out, the end of the backward and the step throw
+  // InvalidArgument where a sharded parameter was written in place while it was gathered: that write is lost.
   std::shared_ptr<Invocation> enter(int scope);
   void exit(const std::shared_ptr<Invocation>& invocation, bool failed);
   // Tensors that go in (after enter) and come out (after exit), with grad mode on.
@@ -55,6 +58,8 @@ class ParameterGatherer {
 
   // The backward has ended, well or not: closes what is open.
   void end_backward();
+  // The same after a backward that ended well; throws as exit() does.
+  void finish_backward();
   // Releases what a backward with create_graph=True left gathered for the backward through its own graph.
   void release_kept();
   void release_lingering();
@@ -83,6 +88,7 @@ class ParameterGatherer {
   void acquire(int u);
   void release(int u);
   void release_now(int u);
+  void raise_if_written();
   void start(int u);
   void follow_plan(int u);
   void open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward);
@@ -95,6 +101,7 @@ class ParameterGatherer {
   std::vector<std::string> scope_names_;
   comm::Group group_;
   const bool overlap_;
+  const ErrorTranslator translate_hook_error_;
   bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;
   std::vector<std::shared_ptr<Invocation>> active_;  // forwards that run, innermost last
@@ -102,6 +109,7 @@ class ParameterGatherer {
   std::vector<int> kept_;               // units held for the backward through a backward's graph
   std::vector<int> backward_accesses_;  // units held until the backward ends
   std::function<void()> on_backward_;
+  std::string written_;         // a parameter that was released with a write in it
   std::map<bool, Plan> plans_;  // by grad mode
   std::vector<int> trace_;
   bool trace_grad_mode_ = false;

@@ -51,6 +51,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     HYDROFOIL_CHECK_ARG(moves || cast, "initialize", "parameter ", info.name, ": got dtype ", dtype,
                         ", expected float32, bfloat16, float16, int8, int32 or int64");
   }
+  require_optimizer_groups();
   std::vector<ParameterSize> sizes;
   int64_t total_bytes = 0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
@@ -85,7 +86,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     freed_bytes = 0;
   }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
-                                                  options_.reduction.overlap);
+                                                  options_.reduction.overlap, options_.translate_hook_error);
   gatherer_->on_backward([this] { notice_backward(); });
   install_hooks();
   arena_->trim();
@@ -167,11 +168,13 @@ void Runtime::install_hooks() {
     for (size_t b = 0; b < units_[u]->buckets.size(); ++b) {
       const auto& slots = units_[u]->buckets[b]->group().slots();
       for (size_t i = 0; i < slots.size(); ++i) {
-        hooks_.push_back(
-            std::make_unique<GradientHook>(slots[i].parameter, [this, u, b, i](const at::Tensor& gradient) {
+        hooks_.push_back(std::make_unique<GradientHook>(
+            slots[i].parameter,
+            [this, u, b, i](const at::Tensor& gradient) {
               notice_backward();
               reducer_->on_gradient(u, b, i, gradient);
-            }));
+            },
+            options_.translate_hook_error));
       }
     }
   }
@@ -180,21 +183,26 @@ void Runtime::install_hooks() {
 void Runtime::notice_backward() {
   if (backward_noticed_) return;
   backward_noticed_ = true;
-  queue_backward_callback([this, alive = std::weak_ptr<int>(alive_)] {
-    if (alive.expired()) return;
-    reducer_->end_round();
-    gatherer_->end_backward();
-    backward_noticed_ = false;  // not before: after a failure recover() has work to do
-  });
+  queue_backward_callback(
+      [this, alive = std::weak_ptr<int>(alive_)] {
+        if (alive.expired()) return;
+        reducer_->end_round();
+        gatherer_->finish_backward();
+        backward_noticed_ = false;  // not before: after a failure recover() has work to do
+      },
+      options_.translate_hook_error);
 }
 
 void Runtime::watch_loss(const at::Tensor& loss) {
   if (!loss.requires_grad() || loss.is_leaf()) return;
-  watch_gradient(loss, [this, alive = std::weak_ptr<int>(alive_)] {
-    if (alive.expired()) return;
-    notice_backward();
-    reducer_->begin_round();
-  });
+  watch_gradient(
+      loss,
+      [this, alive = std::weak_ptr<int>(alive_)] {
+        if (alive.expired()) return;
+        notice_backward();
+        reducer_->begin_round();
+      },
+      options_.translate_hook_error);
 }
 
 void Runtime::recover() {
@@ -259,8 +267,9 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::ve
     }
   }
   for (const int u : units_of(parameters)) {
-    if (modifier_rank) {
-      for (auto& group : units_[u]->groups) group->write_back();
+    for (auto& group : units_[u]->groups) {
+      if (modifier_rank) group->write_back();
+      if (!modified.empty() && group->sharded()) group->note_versions();
     }
     gatherer_->drop(u);
   }
@@ -431,7 +440,17 @@ bool Runtime::requires_grad_changed() const {
   return false;
 }
 
+void Runtime::require_optimizer_groups() const {
+  for (const auto& info : parameters_) {
+    const bool trainable = options_.training && info.parameter.requires_grad();
+    HYDROFOIL_CHECK_ARG(!trainable || info.optimizer_group >= 0, "requires_grad", "parameter ", info.name,
+                        " was made trainable, but it is in no optimizer group; list it in model_parameters at "
+                        "initialize (frozen parameters may be listed)");
+  }
+}
+
 void Runtime::regroup() {
+  require_optimizer_groups();
   log_info("requires_grad of some parameters has changed: their units are laid out anew");
   gatherer_->release_idle();
   hooks_.clear();

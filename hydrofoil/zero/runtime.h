@@ -24,7 +24,7 @@ namespace hydrofoil::zero {
 struct RuntimeParameter {
   std::string name;
   at::Tensor parameter;
-  int optimizer_group = 0;
+  int optimizer_group = 0;                      // -1: in none, the parameter cannot be trained
   std::shared_ptr<InitialShard> initial_shard;  // of zero.Init: the parameter is sharded already; else null
 };
 
@@ -32,7 +32,8 @@ struct RuntimeOptions {
   Sharding sharding;
   ReductionOptions reduction;
   int64_t unit_min_bytes = 0;
-  bool training = true;  // false: no gradients and no masters are kept, whatever requires_grad says
+  bool training = true;                  // false: no gradients and no masters are kept, whatever requires_grad says
+  ErrorTranslator translate_hook_error;  // for what is thrown inside of backward
 };
 
 // Bytes that this rank keeps or kept, by kind of state.
@@ -140,6 +141,7 @@ class Runtime {
   void publish(bool trainable_only);
   void index_places(size_t u);
   [[nodiscard]] bool requires_grad_changed() const;
+  void require_optimizer_groups() const;
   void regroup();
   void regroup_unit(size_t u);
   void put_aside(int64_t parameter, std::vector<at::Tensor> tensors);

@@ -12,9 +12,10 @@ import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
 from hydrofoil._clock import PhaseClock
+from hydrofoil._config import config_text
 from hydrofoil._getters import ConfigGetters
 from hydrofoil.dataloader import DataLoader
-from hydrofoil.optimizer import ZeroOptimizer, parameter_groups
+from hydrofoil.optimizer import ZeroOptimizer, group_json, parameter_groups
 
 __all__ = ["DeepSpeedEngine", "Engine"]
 
@@ -88,6 +89,8 @@ class Engine(ConfigGetters, torch.nn.Module):
         if client is not None:
             defaults = dict(getattr(client, "defaults", defaults))  # schedulers look there for what an optimizer knows
         group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+        # Without a list of the user's, parameters that are frozen now belong to the only group too.
+        group_of_others = 0 if client is None and model_parameters is None else -1
         unknown = [p for group in groups for p in group["params"] if p not in self.param_names]
         if unknown:
             raise ValueError(f"initialize: {len(unknown)} parameters of the optimizer are not parameters of the model")
@@ -96,12 +99,16 @@ class Engine(ConfigGetters, torch.nn.Module):
             if parameter.requires_grad and id(parameter) not in group_of and (client is not None or kind is not None):
                 utils.logger.warning("parameter %s is trainable but in no optimizer group: it is frozen", name)
                 parameter.requires_grad_(False)
+            if "_hydrofoil_engine" in parameter.__dict__:
+                raise ValueError(f"initialize: parameter {name} belongs to an engine already; call destroy() of that engine before, "
+                                 "at stage 3 destroy(gather=True)")
             shard = parameter.__dict__.pop("_hydrofoil_initial_shard", None)
-            table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), 0), shard))
+            table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), group_of_others), shard))
         self._groups = comm.EngineGroups(options.comm_backend, options.collective_timeout_s)
         core_kind = kind if client is None else None
         training = client is not None or kind is not None
-        self.core = _C.Engine(options, table, nodes, self._groups.gather, self._groups.reduce, core_kind, training)
+        optimizer_text = f"{type(client).__name__ if client is not None else options.optimizer.type} {group_json(groups)}"
+        self.core = _C.Engine(options, table, nodes, self._groups.gather, self._groups.reduce, core_kind, optimizer_text, training)
         for parameter in parameters:
             parameter._hydrofoil_engine = self.core
         self._wrapping = _modules.Wrapping(self.core, modules)
@@ -142,6 +149,8 @@ class Engine(ConfigGetters, torch.nn.Module):
         """Runs the backward of this micro step; returns loss / gradient_accumulation_steps, as DeepSpeed does."""
         if self.optimizer is None:
             raise ValueError("backward: this engine has no optimizer; it can only run forward")
+        if not isinstance(loss, torch.Tensor):
+            raise TypeError(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
         with self._clock.phase("backward"):
             factor = self.core.begin_backward(scale_wrt_gas)
             scaled = loss if factor == 1.0 else loss.float() * factor
@@ -226,8 +235,6 @@ class Engine(ConfigGetters, torch.nn.Module):
 
     def explain(self) -> str:
         """Every resolved value of the config and why it has it."""
-        from hydrofoil.initialize import config_text
-
         return _C.explain_config(config_text(self.config), self.world_size, self.device.type == "cpu")
 
     def deepspeed_io(self, dataset: Any, batch_size: Optional[int] = None, route: str = "train", pin_memory: bool = True,

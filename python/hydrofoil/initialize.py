@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from typing import Any, Callable, Iterable, Optional
 
 import torch
 
 from hydrofoil import _C, comm
+from hydrofoil._config import config_text
 from hydrofoil.engine import Engine
 from hydrofoil.zero.init import Init
 
-__all__ = ["add_config_arguments", "config_text", "initialize"]
+__all__ = ["add_config_arguments", "initialize"]
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -24,15 +23,6 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentPa
     group.add_argument("--deepscale", default=False, action="store_true", help=argparse.SUPPRESS)
     group.add_argument("--deepscale_config", default=None, type=str, help=argparse.SUPPRESS)
     return parser
-
-
-def config_text(config: Any) -> str:
-    """A config as C++ takes it: JSON text of a dict, or the path or base64 text as it is."""
-    if isinstance(config, dict):
-        return json.dumps(config)
-    if isinstance(config, (str, os.PathLike)):
-        return os.fspath(config)
-    raise TypeError(f"config: got {type(config).__name__}, expected a dict, a path, or base64 text")
 
 
 def _pick_config(args: Any, config: Any, config_params: Any) -> Any:

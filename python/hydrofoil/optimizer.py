@@ -14,7 +14,7 @@ from hydrofoil import _C
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
 
-__all__ = ["ZeroOptimizer", "parameter_groups"]
+__all__ = ["ZeroOptimizer", "group_json", "parameter_groups"]
 
 
 def parameter_groups(model_parameters: Optional[Iterable[Any]], model: torch.nn.Module) -> list[dict[str, Any]]:
@@ -234,9 +234,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
 
     def hyperparameter_json(self) -> str:
         """Groups without their parameters, as a checkpoint keeps them."""
-        groups = self._client.param_groups if self._client is not None else self.param_groups
-        kept = [{k: v for k, v in group.items() if k != "params" and _is_json(v)} for group in groups]
-        return json.dumps(kept)
+        return group_json(self._client.param_groups if self._client is not None else self.param_groups)
 
     def load_hyperparameter_json(self, text: str) -> None:
         groups = self._client.param_groups if self._client is not None else self.param_groups
@@ -245,6 +243,11 @@ class ZeroOptimizer(torch.optim.Optimizer):
             raise ValueError(f"load_checkpoint: got {len(saved)} parameter groups in the checkpoint, the optimizer has {len(groups)}")
         for group, values in zip(groups, saved):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def group_json(groups: list[dict[str, Any]]) -> str:
+    """Optimizer groups without their parameters as JSON; leaves out what JSON cannot hold."""
+    return json.dumps([{k: v for k, v in group.items() if k != "params" and _is_json(v)} for group in groups])
 
 
 def _is_json(value: Any) -> bool:

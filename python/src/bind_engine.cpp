@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "hydrofoil/engine/build_engine.h"
 
 namespace hydrofoil::python {
 namespace {
@@ -40,16 +41,14 @@ void bind_engine(py::module_& module) {
   py::class_<Engine, EnginePointer>(module, "Engine", py::dynamic_attr())
       .def(py::init([](const engine::EngineOptions& options, std::vector<zero::RuntimeParameter> parameters,
                        std::vector<zero::ModuleNode> modules, const comm::Group& gather_group,
-                       const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer, bool training) {
-             auto runtime_options =
-                 engine::runtime_options(options, mesh::Mesh({{"dp", gather_group.size()}}), gather_group.rank());
-             runtime_options.training = training;
-             auto runtime = std::make_unique<zero::Runtime>(std::move(parameters), std::move(modules), runtime_options,
-                                                            gather_group, reduce_group);
-             return std::make_shared<Engine>(options, std::move(runtime), optimizer);
+                       const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer,
+                       const std::string& optimizer_text, bool training) {
+             return EnginePointer(
+                 engine::build_engine(options, {std::move(parameters), std::move(modules), gather_group, reduce_group,
+                                                optimizer, optimizer_text, training, &throw_python_error}));
            }),
            py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"),
-           py::arg("reduce_group"), py::arg("optimizer"), py::arg("training"), no_gil)
+           py::arg("reduce_group"), py::arg("optimizer"), py::arg("optimizer_text"), py::arg("training"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
       .def_property_readonly("native_optimizer", &Engine::native_optimizer)
@@ -100,8 +99,7 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("overflow", &Engine::overflow)
       .def_property_readonly("overflow_report", &Engine::overflow_report)
       .def_property(
-          "loss_scale", [](Engine& e) { return e.loss_scaler().scale(); },
-          [](Engine& e, double scale) { e.loss_scaler().set_scale(scale); })
+          "loss_scale", [](Engine& e) { return e.loss_scaler().scale(); }, &Engine::set_loss_scale)
       .def_property_readonly("dynamic_loss_scale", [](Engine& e) { return e.loss_scaler().is_dynamic(); })
       .def("memory_report", [](Engine& e) { return e.runtime().memory(); })
       .def(
@@ -164,7 +162,6 @@ void bind_engine(py::module_& module) {
             zero::set_client_state(e.runtime(), parameter, defined_or_empty(pieces), value);
           },
           no_gil)
-      .def("__reduce__", [](const Engine&) { return py::make_tuple(py::type::of(py::none()), py::tuple()); })
       .def("destroy", &Engine::destroy, py::arg("gather"), no_gil)
       .def("boundary", [](EnginePointer e, int scope,
                           py::object forward) { return make_boundary(std::move(e), scope, std::move(forward)); })

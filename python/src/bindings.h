@@ -19,6 +19,9 @@ void bind_engine(py::module_& module);
 
 // Turns the exception that is being handled into a Python one; used where C functions are called by Python directly.
 void set_python_error();
+// Throws an error of Hydrofoil that is being handled again as the python_error of torch, so that its type passes
+// through autograd; returns for every other exception. Takes the GIL.
+void throw_python_error();
 
 // The engine with what Python keeps alive beside it.
 using EnginePointer = std::shared_ptr<engine::Engine>;

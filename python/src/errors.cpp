@@ -1,3 +1,5 @@
+#include <torch/csrc/Exceptions.h>
+
 #include "bindings.h"
 #include "hydrofoil/base/error.h"
 
@@ -37,6 +39,20 @@ void set_python_error() {
     e.restore();
   } catch (const std::exception& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+}
+
+void throw_python_error() {
+  try {
+    throw;
+  } catch (const Error&) {
+    const py::gil_scoped_acquire gil;
+    set_python_error();
+    python_error error;
+    error.persist();
+    throw error;
+  } catch (...) {
+    return;
   }
 }
 

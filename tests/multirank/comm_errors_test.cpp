@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/agree.h"
 #include "hydrofoil/comm/c10d/c10d_group.h"
 #include "tests/support/comm_backends.h"
 
@@ -46,6 +47,28 @@ TEST_P(CommErrors, DisagreementIsNamedOnEveryRank) {
     expect_contains(error, {"group world", "rank 0: all_gather of unit layers.3 (numel 384, bfloat16)",
                             "rank 1: all_reduce of unit head (numel 5, float32, max)",
                             "rank 2: all_gather of unit layers.3 (numel 384, bfloat16)"});
+  }
+}
+
+TEST_P(CommErrors, AgreementNamesTheFirstDifferenceOfEachRank) {
+  const auto groups = connect_threads(GetParam(), 3, 1);
+  std::vector<std::string> errors(3);
+  run_ranks(3, [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    require_agreement(group, "start", {});
+    require_agreement(group, "start", {"a = 1", "b = " + std::string(100000, 'x')});
+    errors[static_cast<size_t>(rank)] = error_of<CommError>([&] {
+      std::vector<std::string> lines = {"a = 1", "b = 2", "c = 3"};
+      if (rank == 1) lines[1] = "b = " + std::string(5000, 'y');
+      if (rank == 2) lines.pop_back();
+      require_agreement(group, "start", lines);
+    });
+    require_agreement(group, "start", {"the group works on"});
+  });
+  for (const auto& error : errors) {
+    expect_contains(error, {"[start] ", "; rank 1: got b = yyyy", "; rank 2: got nothing, rank 0 has c = 3"});
+    EXPECT_EQ(error.find("rank 0:"), std::string::npos) << error;
+    EXPECT_LT(error.size(), 3000U);
   }
 }
 

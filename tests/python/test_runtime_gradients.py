@@ -26,8 +26,9 @@ def test_a_gradient_that_comes_too_late_is_an_error_on_all_ranks(stage: int, on_
     world(2).run(f"{MODULE}:late_user_gradient", stage=stage, on_rank=on_rank)
 
 
-def test_a_reduced_gradient_is_guarded_under_stage_1() -> None:
-    world(2).run(f"{MODULE}:sharded_gradient", stage=1)
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_reduced_gradient_is_guarded(stage: int) -> None:
+    world(2).run(f"{MODULE}:sharded_gradient", stage=stage)
 
 
 @pytest.mark.parametrize("stage", [0, 3])

@@ -10,6 +10,7 @@ from typing import Any, Callable, ItemsView, Iterator, Optional
 import torch
 
 from hydrofoil import _C, comm
+from hydrofoil._config import config_text
 
 __all__ = ["Init"]
 
@@ -122,8 +123,6 @@ class Init:
     def _read_config(self, config: Any) -> None:
         if config is None:
             return
-        from hydrofoil.initialize import config_text
-
         options = _C.resolve_config(config_text(config), torch.distributed.get_world_size(), True)
         self._enabled = options.zero_stage == 3
         self._timeout_s, self._backend = options.collective_timeout_s, options.comm_backend

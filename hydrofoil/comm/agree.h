@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+
+namespace hydrofoil::comm {
+
+// Compares what each rank was told. Collective.
+//
+// Throws CommError "[function] ..." on every rank unless `lines` are the same everywhere; it names, for each rank that
+// differs from rank 0, the first line that does and what rank 0 has there. Costs one all_gather of 8 bytes a rank where
+// all agree.
+void require_agreement(const Group& group, const std::string& function, const std::vector<std::string>& lines);
+
+}  // namespace hydrofoil::comm

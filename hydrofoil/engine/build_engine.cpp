@@ -1,0 +1,64 @@
+#include "hydrofoil/engine/build_engine.h"
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/agree.h"
+#include "hydrofoil/mesh/mesh.h"
+
+namespace hydrofoil::engine {
+namespace {
+
+at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return at::kFloat;
+    case DType::kBFloat16:
+      return at::kBFloat16;
+    case DType::kFloat16:
+      return at::kHalf;
+  }
+  HYDROFOIL_ASSERT(false, "dtype");
+}
+
+// Parameters, gradients and optimizer states are sharded along the axis "dp".
+zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh, int world_rank) {
+  zero::RuntimeOptions runtime;
+  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, mesh.rank_along(world_rank, "dp"), mesh.size("dp"));
+  runtime.sharding.accumulation_dtype = scalar_type(options.data_types.grad_accum_dtype);
+  if (options.communication_data_type) {
+    runtime.sharding.communication_dtype = scalar_type(*options.communication_data_type);
+  }
+  if (options.model_dtype() != DType::kFloat32) runtime.sharding.model_dtype = scalar_type(options.model_dtype());
+  runtime.reduction.average = options.gradient_allreduce_op == GradientReduceOp::kMean;
+  runtime.reduction.prescale = options.prescale_gradients;
+  runtime.reduction.predivide_factor = options.gradient_predivide_factor;
+  runtime.reduction.overlap = options.hydrofoil.overlap;
+  runtime.sharding.poison_released = options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
+  runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
+  return runtime;
+}
+
+std::string describe(const zero::RuntimeParameter& info) {
+  const at::Tensor& parameter = info.parameter;
+  std::string text = detail::concat("parameter ", info.name, " ", parameter.sizes(), " ", parameter.scalar_type());
+  if (!parameter.requires_grad()) return text + ", frozen";
+  return text + detail::concat(", optimizer group ", info.optimizer_group);
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts parts) {
+  std::vector<std::string> lines = options.resolved_lines;
+  lines.push_back("optimizer " + parts.optimizer_text);
+  for (const auto& parameter : parts.parameters) lines.push_back(describe(parameter));
+  comm::require_agreement(parts.gather_group, "initialize", lines);
+
+  zero::RuntimeOptions of_runtime =
+      runtime_options(options, mesh::Mesh({{"dp", parts.gather_group.size()}}), parts.gather_group.rank());
+  of_runtime.training = parts.training;
+  of_runtime.translate_hook_error = std::move(parts.translate_hook_error);
+  auto runtime = std::make_unique<zero::Runtime>(std::move(parts.parameters), std::move(parts.modules), of_runtime,
+                                                 std::move(parts.gather_group), std::move(parts.reduce_group));
+  return std::make_unique<Engine>(options, std::move(runtime), parts.native_optimizer);
+}
+
+}  // namespace hydrofoil::engine

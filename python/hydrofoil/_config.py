@@ -1,0 +1,39 @@
+"""What a config is made of before C++ resolves it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+__all__ = ["config_text"]
+
+
+def config_text(config: Any) -> str:
+    """A config as C++ takes it: JSON text of a dict, or the path or base64 text as it is."""
+    if isinstance(config, dict):
+        try:
+            return json.dumps(config)
+        except TypeError:
+            path, value = _not_json(config, "")
+            raise TypeError(f"config: {path}: got a {type(value).__name__}, expected what JSON knows: a number, string, bool, None, "
+                            "list or dict") from None
+    if isinstance(config, (str, os.PathLike)):
+        return os.fspath(config)
+    raise TypeError(f"config: got {type(config).__name__}, expected a dict, a path, or base64 text")
+
+
+def _not_json(value: Any, path: str) -> tuple[str, Any]:
+    """The first value that JSON cannot hold, and its path."""
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return path, value
+    for name, item in items:
+        try:
+            json.dumps(item)
+        except TypeError:
+            return _not_json(item, name)
+    return path, value

@@ -1,0 +1,205 @@
+"""Mistakes that would train something else in silence. Run on the ranks by test_misuse.py."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable
+
+import pytest
+import torch
+from torch import nn
+
+import hydrofoil
+from tests.python.runtime_gradient_cases import network_loss, train
+from tests.python.runtime_models import WIDTH, Network
+from tests.support.loops import config, engine_loop, inputs
+
+
+class Renormed(nn.Module):
+    """Its forward writes the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, WIDTH, max_norm=0.5)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(tokens))
+
+
+def written_in_forward(grad_mode: bool) -> None:
+    """Stage 3: the write is lost at the release, so the forward raises; the engine works on once the cause is gone."""
+    torch.manual_seed(0)
+    tokens = torch.arange(6).view(2, 3)
+    with engine_loop(Renormed(), config(3)) as loop:
+        with torch.set_grad_enabled(grad_mode), pytest.raises(ValueError, match="embed.weight was written in place.*modifier_rank"):
+            loop.model(tokens)
+        loop.module.embed.max_norm = None
+        for _ in range(2):
+            loop.backward(lambda model, rank: model(tokens).pow(2).mean())
+            loop.step()
+
+
+def written_in_forward_without_sharding(stage: int) -> None:
+    """Stages 0 to 2 keep the write."""
+    torch.manual_seed(0)
+    tokens = torch.arange(11)
+    with engine_loop(Renormed(), config(stage)) as loop:
+        for _ in range(2):
+            loop.backward(lambda model, rank: model(tokens).pow(2).mean())
+            assert loop.module.embed.weight.norm(dim=1).max() <= 0.5 + 1e-6
+            loop.step()
+
+
+def written_in_recomputation() -> None:
+    """A write in the forward of a checkpointed block that runs within backward."""
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(5, 5)
+            self.runs = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.runs += 1
+            if self.runs == 2:
+                with torch.no_grad():
+                    self.linear.bias.add_(1.0)
+            return self.linear(x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(5, 5)
+            self.inner = Writes()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.utils.checkpoint.checkpoint(self.inner, self.first(x), use_reentrant=False)
+
+    with engine_loop(Outer(), config(3)) as loop:
+        out = loop.model(inputs(loop.rank, 0, 4, 5)).pow(2).mean()
+        with pytest.raises(ValueError, match="inner.linear.bias was written in place"):
+            loop.engine.backward(out)
+            loop.step()
+
+
+def _differing(rank: int, what: str) -> tuple[Callable[[], nn.Module], dict[str, Any], dict[str, Any], str]:
+    """Model, config and arguments of this rank, and what the error says."""
+    one = rank == 1
+    settings = config(1)
+    arguments: dict[str, Any] = {}
+    build: Callable[[], nn.Module] = Network
+    if what == "lr":
+        settings["optimizer"] = {"type": "AdamW", "params": {"lr": 0.02 if one else 0.01}}
+        text = "rank 1: got optimizer.params.lr = 0.02, rank 0 has optimizer.params.lr = 0.01"
+    elif what == "optimizer":
+        settings["optimizer"] = {"type": "Adam" if one else "AdamW", "params": {"lr": 0.01}}
+        text = "rank 1: got optimizer.type = "
+    elif what == "clipping":
+        settings["gradient_clipping"] = 0.5 if one else 1.0
+        text = "rank 1: got gradient_clipping = 0.5"
+    elif what == "stage":
+        settings["zero_optimization"] = {"stage": 3 if one else 2}
+        text = "rank 1: got zero_optimization.stage = 3, rank 0 has zero_optimization.stage = 2"
+    elif what == "accumulation":
+        settings["gradient_accumulation_steps"] = 2 if one else 1
+        text = "rank 1: got train_batch_size"
+    elif what == "client":
+        del settings["optimizer"]
+        arguments["optimizer"] = lambda groups: torch.optim.SGD(groups, lr=0.3 if one else 0.1)
+        text = r"rank 1: got optimizer SGD .*0.3.*rank 0 has optimizer SGD .*0.1"
+    elif what == "group":
+        arguments["model_parameters"] = "groups"
+        text = r"rank 1: got optimizer AdamW .*0.5"
+    elif what == "shape":
+        build = (lambda: Network(depth=2)) if one else Network
+        text = r"rank 1: got parameter head.weight.*rank 0 has parameter blocks.2"
+    elif what == "frozen":
+        def build() -> nn.Module:
+            model = Network()
+            model.head.bias.requires_grad_(not one)
+            return model
+        text = r"rank 1: got parameter head.bias \[3\] Float, frozen"
+    else:
+        raise AssertionError(what)
+    return build, settings, arguments, text
+
+
+DIFFERENCES = ("lr", "optimizer", "clipping", "stage", "accumulation", "client", "group", "shape", "frozen")
+
+
+def ranks_differ(what: str) -> None:
+    rank = torch.distributed.get_rank()
+    build, settings, arguments, text = _differing(rank, what)
+    model = build()
+    if arguments.get("model_parameters") == "groups":
+        arguments["model_parameters"] = [{"params": list(model.parameters()), "weight_decay": 0.5 if rank == 1 else 0.25}]
+    with pytest.raises(hydrofoil.CommError, match="the ranks were given different settings or models") as caught:
+        hydrofoil.initialize(model=model, config=settings, **arguments)
+    assert re.search(text, str(caught.value)), str(caught.value)
+
+
+def only_reports_differ() -> None:
+    """What a rank prints is its own affair."""
+    settings = config(1) | {"steps_per_print": 1 + torch.distributed.get_rank()}
+    with engine_loop(Network(), settings) as loop:
+        train(loop, 1)
+
+
+def unscaled_loss(stage: int) -> None:
+    """fp16: a plain loss.backward() would bring gradients that the step divides by a scale they never had."""
+    settings = config(stage, 2) | {"fp16": {"enabled": True, "initial_scale_power": 6}}
+
+    def norms(with_mistake: bool) -> list[float]:
+        torch.manual_seed(0)
+        result = []
+        with engine_loop(Network(), settings) as loop:
+            def loss(step: int) -> torch.Tensor:
+                return loop.model(inputs(loop.rank, step, 4, 5).half()).float().pow(2).mean()
+
+            for step in range(6):
+                if step % 4 == 0:
+                    loop.engine.scale(loss(step)).backward()
+                else:
+                    loop.engine.backward(loss(step))
+                loop.step()
+                if with_mistake and step % 2:
+                    with pytest.raises(ValueError, match=r"not multiplied by the loss scale, 64.*engine\.scale\(loss\)"):
+                        loss(step).backward()
+                if step % 2:
+                    result.append(loop.engine.get_global_grad_norm())
+            loop.optimizer.override_loss_scale(1.0)
+            loss(6).backward()
+            loop.step()
+        return result
+
+    assert norms(with_mistake=True) == norms(with_mistake=False)
+
+
+def unfrozen_without_a_group(stage: int) -> None:
+    """A parameter that no optimizer group lists cannot start to train."""
+    model = Network()
+    model.head.requires_grad_(False)
+    listed = [p for p in model.parameters() if p.requires_grad]
+    engine, *_ = hydrofoil.initialize(model=model, model_parameters=listed, config=config(stage))
+    engine.backward(network_loss(0)(engine, 0))
+    engine.step()
+    model.head.requires_grad_(True)
+    with pytest.raises(ValueError, match="head.weight was made trainable, but it is in no optimizer group"):
+        engine(inputs(0, 0, 4, 5))
+    model.head.requires_grad_(False)
+    engine.backward(network_loss(1)(engine, 0))
+    engine.step()
+    engine.destroy()
+
+
+def arguments_are_named() -> None:
+    with engine_loop(Network(), config(0)) as loop:
+        with pytest.raises(TypeError, match="backward: loss: got NoneType, expected the tensor"):
+            loop.engine.backward(None)
+        with pytest.raises(ValueError, match=r"parameter stem.weight belongs to an engine already; call destroy\(\)"):
+            hydrofoil.initialize(model=loop.module, config=config(0))
+        train(loop, 1)
+    with pytest.raises(TypeError, match=r"config: zero_optimization.stage: got a Tensor"):
+        hydrofoil.initialize(model=Network(), config=config(0) | {"zero_optimization": {"stage": torch.tensor(1)}})
+    with pytest.raises(TypeError, match=r"config: optimizer.params.betas\[1\]: got a Tensor"):
+        hydrofoil.initialize(model=Network(), config=config(0, optimizer={"type": "Adam", "params": {"betas": [0.9, torch.ones(1)]}}))
