@@ -61,7 +61,16 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [
 else
   say "building and installing hydrofoil (minutes the first time, seconds after)"
   export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
-  pip install --no-build-isolation --no-deps --force-reinstall -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests . || fail "the build failed; its output stands above"
+  mkdir -p build
+  log=build/setup.log
+  # Every tenth of the files is said; the whole output stands in the log.
+  .venv/bin/python -m pip --disable-pip-version-check -v install --no-build-isolation --no-deps --force-reinstall \
+    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests . 2>&1 | tee "$log" | awk '
+      match($0, /\[[0-9]+\/[0-9]+\]/) {
+        split(substr($0, RSTART + 1, RLENGTH - 2), part, "/")
+        tenth = int(10 * part[1] / part[2])
+        if (tenth != said && part[2] > 20) { said = tenth; printf "[setup] built %d of %d files\n", part[1], part[2]; fflush() }
+      }' || { tail -n 40 "$log" >&2; fail "the build failed; its whole output is in $log"; }
   rm -f build/.installed-*
   [ "$tests" = ON ] && echo "$torch_now" > build/.installed-OFF
   echo "$torch_now" > "$stamp"

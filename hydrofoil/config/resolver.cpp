@@ -19,6 +19,8 @@ struct Resolver::Given {
 
 namespace {
 
+constexpr size_t kShortList = 20;  // so many valid names are all told
+
 std::string join(const std::string& path, const std::string& key) { return path.empty() ? key : path + "." + key; }
 
 bool contains(const std::vector<std::string>& names, std::string_view name) {
@@ -95,8 +97,11 @@ std::vector<Resolver::Given> Resolver::match(const Section& section, const Value
         names.push_back(candidate.key);
         names.insert(names.end(), candidate.aliases.begin(), candidate.aliases.end());
       }
-      const std::string nearest =
-          names.empty() ? "" : "; the nearest valid name is " + quote(nearest_name(name, names));
+      std::string nearest = names.empty() ? "" : "; the nearest valid name is " + quote(nearest_name(name, names));
+      if (names.size() > 1 && names.size() <= kShortList) {
+        nearest += " of";
+        for (const auto& candidate : names) nearest += (candidate == names.front() ? " " : ", ") + candidate;
+      }
       std::string shown = quote(name, 80);
       shown = shown.substr(1, shown.size() - 2);
       fail(&value, join(path, shown), "unknown key" + nearest);

@@ -97,7 +97,8 @@ std::vector<Field> scalar_fields() {
           .at_least(1)
           .derived("derived"),
       field("gradient_clipping", &EngineOptions::gradient_clipping, "largest global gradient norm; 0: no clipping")
-          .at_least(0),
+          .at_least(0)
+          .with_note("on by default, as in DeepSpeed; plain PyTorch does not clip"),
       field("prescale_gradients", &EngineOptions::prescale_gradients,
             "divide the gradients before the reduction instead of after it"),
       field("gradient_predivide_factor", &EngineOptions::gradient_predivide_factor,

@@ -291,7 +291,12 @@ void Runtime::prepare_step() {
           "load_state_dict(assign=True), .data = ...), which the engine cannot follow; load with copies, or "
           "change the model before initialize");
       if (group->sharded() || !group->modified_outside()) continue;
-      log_info("parameters of unit ", unit->name, " were changed outside the engine: its fp32 masters follow");
+      if (!unit->change_logged) {
+        log_info("parameters of unit ", unit->name,
+                 " were changed outside the engine: its fp32 masters follow "
+                 "(said once a unit)");
+      }
+      unit->change_logged = true;
       group->write_back();
     }
   }

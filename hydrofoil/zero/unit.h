@@ -19,6 +19,7 @@ struct Unit {
   std::vector<std::vector<at::Tensor>> optimizer_states;  // of each bucket's owned elements, 1-D fp32
   int num_scopes = 0;                                     // modules whose call needs it
   int64_t num_trainable = 0;
+  bool change_logged = false;  // a change of its parameters from outside was reported
 };
 
 // Signatures of collectives, compared across ranks.

@@ -82,9 +82,8 @@ TEST_P(CommErrors, DifferentSignaturesAloneAreADisagreement) {
                       {.unit = rank == 0 ? "a" : "b", .signature = 5U + static_cast<uint64_t>(rank)})
           .wait();
     });
-    expect_contains(error,
-                    {"disagree at operation 1", "rank 0: all_reduce of unit a (numel 0, float32, sum) with signature 5",
-                     "rank 1: all_reduce of unit b (numel 0, float32, sum) with signature 6"});
+    expect_contains(error, {"disagree at operation 1", "rank 0: all_reduce of unit a (numel 0, float32, sum)",
+                            "rank 1: all_reduce of unit b (numel 0, float32, sum)"});
   });
 }
 

@@ -308,7 +308,7 @@ void C10dBackend::check_agreement(const Call& call) {
   if (agreed) return;
   at::Tensor text = at::empty({static_cast<int64_t>(kTextBytes)}, host.dtype(at::kChar));
   std::memset(text.data_ptr(), 0, kTextBytes);
-  const std::string what = concat(describe(operation), " with signature ", operation.info.signature);
+  const std::string what = describe(operation);
   std::memcpy(text.data_ptr(), what.data(), std::min(what.size(), kTextBytes - 1));
   const at::Tensor texts = share(text);
   std::string message =

@@ -297,7 +297,6 @@ void Exchange::check_agreement(const Call& call) const {
   for (int peer = 0; peer < size_; ++peer) {
     const OpHeader& header = block(peer).headers[step_ % 2];
     text += concat(peer == 0 ? " " : "; ", "rank ", peer, ": ", describe_header(header));
-    if (header.signature != 0) text += concat(" with signature ", header.signature);
   }
   throw CommError(text);
 }
