@@ -15,7 +15,7 @@ from hydrofoil._clock import PhaseClock
 from hydrofoil._config import config_text
 from hydrofoil._getters import ConfigGetters
 from hydrofoil.dataloader import DataLoader
-from hydrofoil.optimizer import ZeroOptimizer, group_json, parameter_groups
+from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
 
 __all__ = ["DeepSpeedEngine", "Engine"]
 
@@ -87,6 +87,7 @@ class Engine(ConfigGetters, torch.nn.Module):
                 client = factory(groups, **json.loads(options.optimizer.params_json))
                 groups = [dict(group) for group in client.param_groups]
         if client is not None:
+            check_client(client)
             defaults = dict(getattr(client, "defaults", defaults))  # schedulers look there for what an optimizer knows
         group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
         # Without a list of the user's, parameters that are frozen now belong to the only group too.

@@ -14,7 +14,7 @@ from hydrofoil import _C
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
 
-__all__ = ["ZeroOptimizer", "group_json", "parameter_groups"]
+__all__ = ["ZeroOptimizer", "check_client", "group_json", "parameter_groups"]
 
 
 def parameter_groups(model_parameters: Optional[Iterable[Any]], model: torch.nn.Module) -> list[dict[str, Any]]:
@@ -31,6 +31,22 @@ def parameter_groups(model_parameters: Optional[Iterable[Any]], model: torch.nn.
         params = [params] if isinstance(params, torch.Tensor) else list(params)
         group["params"] = [p[1] if isinstance(p, tuple) else p for p in params]
     return groups
+
+
+# These read shapes, norms or histories of whole tensors, which a flat shard does not have.
+_WHOLE_TENSOR = frozenset(("Adafactor", "LAMB", "LARS", "LBFGS", "Lamb", "FusedLamb", "Muon", "SOAP", "Shampoo", "SparseAdam"))
+
+
+def check_client(client: Any) -> None:
+    """Raises ValueError where a client optimizer cannot work on flat shards, or has a state that could not follow to them."""
+    name = type(client).__name__
+    if name in _WHOLE_TENSOR:
+        raise ValueError(f"initialize: optimizer {name} works on whole tensors, but an optimizer gets flat 1-D shards of the fp32 "
+                         "parameters here; take one that updates each element by itself, such as AdamW, SGD or RMSprop")
+    for state in getattr(client, "state", {}).values():
+        if float(state["step"]) > 0 if "step" in state else state:
+            raise ValueError(f"initialize: optimizer {name} has a state of its own already, which cannot follow to the shards; give a new "
+                             "optimizer, and load its state with load_checkpoint")
 
 
 class ZeroOptimizer(torch.optim.Optimizer):

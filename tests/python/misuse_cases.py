@@ -192,6 +192,29 @@ def unfrozen_without_a_group(stage: int) -> None:
     engine.destroy()
 
 
+def unfit_clients() -> None:
+    """Optimizers that need whole tensors, and one whose state would be lost."""
+    for build in (torch.optim.Adafactor, torch.optim.SparseAdam, torch.optim.LBFGS):
+        with pytest.raises(ValueError, match=f"optimizer {build.__name__} works on whole tensors"):
+            hydrofoil.initialize(model=Network(), optimizer=lambda groups: build([p for g in groups for p in g["params"]]), config=_client())
+    for build, options in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {}), (torch.optim.Adagrad, {})):
+        model = Network()
+        optimizer = build(model.parameters(), lr=0.1, **options)
+        engine, *_ = hydrofoil.initialize(model=model, optimizer=optimizer, config=_client())  # a new one, Adagrad's too
+        engine.destroy()
+        optimizer = build(model.parameters(), lr=0.1, **options)
+        model(inputs(0, 0, 4, 5)).sum().backward()
+        optimizer.step()
+        with pytest.raises(ValueError, match=f"optimizer {build.__name__} has a state of its own already"):
+            hydrofoil.initialize(model=model, optimizer=optimizer, config=_client())
+
+
+def _client() -> dict[str, Any]:
+    settings = config(1)
+    del settings["optimizer"]
+    return settings
+
+
 def arguments_are_named() -> None:
     with engine_loop(Network(), config(0)) as loop:
         with pytest.raises(TypeError, match="backward: loss: got NoneType, expected the tensor"):

@@ -47,5 +47,9 @@ def test_unfreezing_what_no_group_lists(stage: int) -> None:
     world(2).run(CASES + "unfrozen_without_a_group", stage=stage)
 
 
+def test_clients_that_do_not_fit() -> None:
+    world(2).run(CASES + "unfit_clients")
+
+
 def test_arguments_are_named() -> None:
     world(2).run(CASES + "arguments_are_named")
