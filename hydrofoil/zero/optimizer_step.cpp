@@ -173,16 +173,26 @@ at::Tensor join_pieces(const FlatGroup& group, const std::vector<at::Tensor>& pi
   for (size_t s = 0; s < group.segments().size(); ++s) {
     const at::Tensor& piece = pieces.at(first + s);
     if (!piece.defined()) continue;
-    HYDROFOIL_CHECK_ARG(piece.dim() == 1 && piece.numel() == group.segments()[s].numel, "safe_get_full_optimizer_state",
-                        "got a state of shape ", piece.sizes(), ", expected one value an element of the parameter");
     joined.narrow(0, group.segments()[s].offset, piece.numel()).copy_(piece);
   }
   return joined;
 }
 
+void check_pieces(Runtime& runtime, const std::vector<at::Tensor>& pieces) {
+  const std::vector<ClientShard> shards = client_shards(runtime);
+  HYDROFOIL_CHECK_ARG(pieces.size() == shards.size(), "client_state", "got ", pieces.size(), " pieces, expected ",
+                      shards.size(), ", one a client shard");
+  for (size_t i = 0; i < shards.size(); ++i) {
+    HYDROFOIL_CHECK_ARG(!pieces[i].defined() || pieces[i].sizes() == shards[i].value.sizes(), "client_state",
+                        "got a state of shape ", pieces[i].sizes(), ", expected ", shards[i].value.sizes(),
+                        ": one value an element of the shard");
+  }
+}
+
 }  // namespace
 
 Runtime::OwnedTensor client_state(Runtime& runtime, std::vector<at::Tensor> pieces) {
+  check_pieces(runtime, pieces);
   return [&runtime, pieces = std::move(pieces)](Unit& unit, size_t bucket) {
     return join_pieces(unit.buckets[bucket]->group(), pieces, first_client_shard(runtime, unit, bucket));
   };
@@ -190,6 +200,7 @@ Runtime::OwnedTensor client_state(Runtime& runtime, std::vector<at::Tensor> piec
 
 void set_client_state(Runtime& runtime, int64_t parameter, const std::vector<at::Tensor>& pieces,
                       const at::Tensor& value) {
+  check_pieces(runtime, pieces);
   const FlatGroup* group = nullptr;
   size_t first = 0;
   at::Tensor joined;

@@ -1,10 +1,6 @@
 #include "hydrofoil/zero/runtime.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/arange.h>
-#include <ATen/ops/mse_loss.h>
-#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
@@ -13,59 +9,16 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/local/local_group.h"
 #include "hydrofoil/zero/optimizer_step.h"
+#include "tests/support/perceptron.h"
 #include "tests/support/run_ranks.h"
 
 namespace hydrofoil::zero {
 namespace {
 
+using testing::values;
+
 constexpr int kNumSteps = 3;
 constexpr int kBatches = 12;  // a step: a multiple of every rank count used here
-
-// Values that position and seed alone decide.
-at::Tensor values(at::IntArrayRef sizes, double seed) {
-  int64_t numel = 1;
-  for (const int64_t size : sizes) numel *= size;
-  return at::arange(numel, at::kFloat).add(seed).mul(1.7).sin().mul(0.5).view(sizes);
-}
-
-struct Layer {
-  at::Tensor weight;
-  at::Tensor bias;
-};
-
-// A multilayer perceptron of odd widths with a repeated block, a frozen bias, an empty parameter and an unused one.
-struct Model {
-  std::vector<Layer> layers;
-  at::Tensor empty;
-  at::Tensor unused;
-  std::vector<RuntimeParameter> parameters;
-  std::vector<ModuleNode> modules;
-
-  Model() {
-    modules.push_back({"", "Model", -1, false, false, {}});
-    modules.push_back({"layers", "ModuleList", 0, true, false, {}});
-    const std::vector<int64_t> widths = {5, 9, 9, 9, 3};
-    for (size_t i = 0; i + 1 < widths.size(); ++i) {
-      const std::string name = "layers." + std::to_string(i);
-      layers.push_back({values({widths[i + 1], widths[i]}, 10.0 * i), values({widths[i + 1]}, 3.0 + 10.0 * i)});
-      const int parent = 1;
-      modules.push_back({name, "Linear", parent, false, false, {}});
-      add(name + ".weight", layers.back().weight, true);
-      add(name + ".bias", layers.back().bias, i != 1);
-    }
-    empty = values({0, 4}, 0.0);
-    unused = values({1}, 1.0);
-    modules.push_back({"extra", "Extra", 0, false, false, {}});
-    add("extra.empty", empty, true);
-    add("extra.unused", unused, true);
-  }
-
-  void add(const std::string& name, at::Tensor& tensor, bool trainable) {
-    tensor.set_requires_grad(trainable);
-    modules.back().parameters.push_back(static_cast<int64_t>(parameters.size()));
-    parameters.push_back({name, tensor, 0, nullptr});
-  }
-};
 
 // One rank: runtime and model, with each layer's call as a scope.
 class Rank {
@@ -77,20 +30,7 @@ class Rank {
     runtime_ = std::make_unique<Runtime>(model_.parameters, model_.modules, options, channels[0], channels[1]);
   }
 
-  at::Tensor loss(int step, int batch) {
-    const double seed = 100.0 * step + 7.0 * batch;
-    const at::Tensor input = values({4, 5}, seed);
-    const at::Tensor out = call(0, {input}, [&](const at::Tensor& x) {
-      at::Tensor y = x;
-      for (size_t i = 0; i < model_.layers.size(); ++i) {
-        const Layer& layer = model_.layers[i];
-        y = call(2 + static_cast<int>(i), y,
-                 [&](const at::Tensor& z) { return at::tanh(at::addmm(layer.bias, z, layer.weight.t())); });
-      }
-      return y;
-    });
-    return at::mse_loss(out, values({4, 3}, seed + 1.0));
-  }
+  at::Tensor loss(int step, int batch) { return model_.loss(*runtime_, step, batch); }
 
   void train(int batches) {
     const int per_rank = batches / num_ranks_;
@@ -127,31 +67,11 @@ class Rank {
   }
 
   Runtime& runtime() { return *runtime_; }
-  Model& model() { return model_; }
+  testing::Perceptron& model() { return model_; }
   double norm() const { return norm_; }
 
  private:
-  at::Tensor call(int module, const at::Tensor& x, const std::function<at::Tensor(const at::Tensor&)>& body) {
-    int scope = -1;
-    for (size_t s = 0; s < runtime_->scopes().size(); ++s) {
-      if (runtime_->scopes()[s].module == module) scope = static_cast<int>(s);
-    }
-    if (scope < 0) return body(x);
-    const auto invocation = runtime_->enter(scope);
-    runtime_->gatherer().watch_input(invocation, x);
-    at::Tensor y;
-    try {
-      y = body(x);
-    } catch (...) {
-      runtime_->gatherer().exit(invocation, true);
-      throw;
-    }
-    runtime_->gatherer().exit(invocation, false);
-    runtime_->gatherer().watch_output(invocation, y);
-    return y;
-  }
-
-  Model model_;
+  testing::Perceptron model_;
   const int num_ranks_;
   std::unique_ptr<Runtime> runtime_;
   double norm_ = 0.0;

@@ -1,6 +1,11 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/memory/allocation.h"
 #include "hydrofoil/memory/arena.h"
@@ -72,6 +77,27 @@ TEST(FlatBuffer, ViewsComeBackAfterEachAttach) {
   EXPECT_EQ(view.sum().item<float>(), 6);
 }
 
+TEST(FlatBuffer, GuardSaysTheLastMessage) {
+  FlatBuffer buffer(4, at::kFloat, kCpu, "first");
+  const at::Tensor view = buffer.view(0, {4}, {1});
+  const auto message = [&] {
+    try {
+      (void)view.data_ptr();
+    } catch (const std::exception& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(message().find("first"), std::string::npos);
+  buffer.guard("second");
+  EXPECT_NE(message().find("second"), std::string::npos);
+  buffer.attach(allocate_zeroed(kCpu, buffer.num_bytes()));
+  EXPECT_EQ(message(), "");
+  buffer.guard("third");
+  EXPECT_FALSE(buffer.attached());
+  EXPECT_NE(message().find("third"), std::string::npos);
+}
+
 TEST(FlatBuffer, ViewsOutliveTheBuffer) {
   at::Tensor view;
   {
@@ -99,6 +125,24 @@ TEST(Allocation, RejectsSizesThatOverflow) {
   EXPECT_THROW((void)checked_multiply(int64_t{1} << 62, 4, "test"), InvalidArgument);
   EXPECT_THROW((void)make_flat_tensor(int64_t{1} << 62, at::kFloat, kCpu), InvalidArgument);
   EXPECT_THROW((void)allocate_zeroed(kCpu, -1), InvalidArgument);
+}
+
+TEST(ProcessMemory, TrimGivesFreedHeapBack) {
+#ifdef __GLIBC__
+  constexpr size_t kBytes = 64 << 10;  // below the size that malloc maps by itself
+  std::vector<std::unique_ptr<char[]>> blocks;
+  for (int i = 0; i < 1024; ++i) {
+    blocks.emplace_back(new char[kBytes]);
+    std::fill_n(blocks.back().get(), kBytes, '\1');
+  }
+  const auto last = std::make_unique<char[]>(kBytes);  // keeps the top of the heap
+  blocks.clear();
+  const int64_t before = process_memory().pss_bytes;
+  trim_heap();
+  EXPECT_LT(process_memory().pss_bytes, before - (32 << 20));
+#else
+  GTEST_SKIP() << "trim_heap does nothing without glibc";
+#endif
 }
 
 TEST(ProcessMemory, CountsThisProcess) {
