@@ -140,14 +140,43 @@ void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const
   runtime.count_missed_steps();
 }
 
+namespace {
+
+// Where a client shard lies in its group's owned slice, and the shape it shows.
+struct ClientRun {
+  int optimizer_group = 0;
+  int64_t offset = 0;
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> strides;
+
+  [[nodiscard]] at::Tensor view(const at::Tensor& owned) const {
+    return owned.as_strided(sizes, strides, owned.storage_offset() + offset);
+  }
+};
+
+// Whole parameters in their shapes where this rank owns all of the group, else runs of its slice.
+std::vector<ClientRun> client_runs(const FlatGroup& group) {
+  std::vector<ClientRun> runs;
+  if (group.owned().numel() == group.padded_numel()) {
+    for (const auto& slot : group.slots()) {
+      if (slot.numel == 0) continue;
+      runs.push_back({slot.optimizer_group, slot.offset, slot.parameter.sizes().vec(), slot.parameter.strides().vec()});
+    }
+    return runs;
+  }
+  for (const auto& segment : group.segments()) runs.push_back({segment.group, segment.offset, {segment.numel}, {1}});
+  return runs;
+}
+
+}  // namespace
+
 std::vector<ClientShard> client_shards(Runtime& runtime) {
   std::vector<ClientShard> shards;
   for (auto& unit : runtime.units()) {
     for (auto& bucket : unit->buckets) {
-      const FlatGroup& group = bucket->group();
-      for (const auto& segment : group.segments()) {
-        shards.push_back({segment.group, group.owned_master().narrow(0, segment.offset, segment.numel),
-                          bucket->owned_gradient().narrow(0, segment.offset, segment.numel)});
+      for (const auto& run : client_runs(bucket->group())) {
+        shards.push_back(
+            {run.optimizer_group, run.view(bucket->group().owned_master()), run.view(bucket->owned_gradient())});
       }
     }
   }
@@ -162,7 +191,7 @@ size_t first_client_shard(Runtime& runtime, const Unit& of_unit, size_t of_bucke
   for (auto& unit : runtime.units()) {
     for (size_t b = 0; b < unit->buckets.size(); ++b) {
       if (unit.get() == &of_unit && b == of_bucket) return index;
-      index += unit->buckets[b]->group().segments().size();
+      index += client_runs(unit->buckets[b]->group()).size();
     }
   }
   return index;
@@ -170,10 +199,9 @@ size_t first_client_shard(Runtime& runtime, const Unit& of_unit, size_t of_bucke
 
 at::Tensor join_pieces(const FlatGroup& group, const std::vector<at::Tensor>& pieces, size_t first) {
   at::Tensor joined = memory::make_flat_tensor(group.owned().numel(), at::kFloat, group.device());
-  for (size_t s = 0; s < group.segments().size(); ++s) {
-    const at::Tensor& piece = pieces.at(first + s);
-    if (!piece.defined()) continue;
-    joined.narrow(0, group.segments()[s].offset, piece.numel()).copy_(piece);
+  for (const auto& run : client_runs(group)) {
+    const at::Tensor& piece = pieces.at(first++);
+    if (piece.defined()) run.view(joined).copy_(piece);
   }
   return joined;
 }
@@ -215,9 +243,9 @@ void set_client_state(Runtime& runtime, int64_t parameter, const std::vector<at:
       value);
   if (group == nullptr) return;  // this rank owns nothing of it
   const at::NoGradGuard no_grad;
-  for (size_t s = 0; s < group->segments().size(); ++s) {
-    const at::Tensor& piece = pieces.at(first + s);
-    if (piece.defined()) piece.copy_(joined.narrow(0, group->segments()[s].offset, piece.numel()));
+  for (const auto& run : client_runs(*group)) {
+    const at::Tensor& piece = pieces.at(first++);
+    if (piece.defined()) piece.copy_(run.view(joined));
   }
 }
 

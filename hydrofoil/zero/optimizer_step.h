@@ -28,7 +28,8 @@ struct GradientSummary {
 void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const optim::Hyperparameters> groups,
                     int64_t step, float gradient_scale);
 
-// A run of an owned slice as an optimizer of the user's sees it: 1-D fp32, the gradient already scaled.
+// What an optimizer of the user's works on, in fp32, the gradient already scaled: each parameter in its own shape where
+// this rank owns it whole (stage 0, one rank), else 1-D runs of the rank's slices.
 struct ClientShard {
   int group = 0;
   at::Tensor value;  // a view of the master

@@ -87,7 +87,7 @@ class Engine(ConfigGetters, torch.nn.Module):
                 client = factory(groups, **json.loads(options.optimizer.params_json))
                 groups = [dict(group) for group in client.param_groups]
         if client is not None:
-            check_client(client)
+            check_client(client, sharded=options.zero_stage > 0 and self.world_size > 1)
             defaults = dict(getattr(client, "defaults", defaults))  # schedulers look there for what an optimizer knows
         group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
         # Without a list of the user's, parameters that are frozen now belong to the only group too.

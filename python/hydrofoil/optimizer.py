@@ -33,19 +33,24 @@ def parameter_groups(model_parameters: Optional[Iterable[Any]], model: torch.nn.
     return groups
 
 
-# These read shapes, norms or histories of whole tensors, which a flat shard does not have.
-_WHOLE_TENSOR = frozenset(("Adafactor", "LAMB", "LARS", "LBFGS", "Lamb", "FusedLamb", "Muon", "SOAP", "Shampoo", "SparseAdam"))
+# These read shapes, norms or histories of whole tensors, which a slice of a flat buffer does not have.
+_WHOLE_TENSOR = frozenset(("Adafactor", "FusedLamb", "LAMB", "LARS", "Lamb", "Muon", "SOAP", "Shampoo"))
 
 
-def check_client(client: Any) -> None:
-    """Raises ValueError where a client optimizer cannot work on flat shards, or has a state that could not follow to them."""
+def check_client(client: Any, sharded: bool) -> None:
+    """Raises ValueError where a client optimizer cannot work under the engine, or has a state that could not follow.
+
+    `sharded`: it will get 1-D slices of the fp32 parameters, instead of the parameters in their shapes.
+    """
     name = type(client).__name__
-    if name in _WHOLE_TENSOR:
-        raise ValueError(f"initialize: optimizer {name} works on whole tensors, but an optimizer gets flat 1-D shards of the fp32 "
-                         "parameters here; take one that updates each element by itself, such as AdamW, SGD or RMSprop")
+    if name in ("LBFGS", "SparseAdam"):
+        raise ValueError(f"initialize: optimizer {name} is not supported: the engine calls step() without a closure, with dense gradients")
+    if sharded and name in _WHOLE_TENSOR:
+        raise ValueError(f"initialize: optimizer {name} works on whole tensors, but under ZeRO stages 1 to 3 an optimizer gets flat slices "
+                         "of them; take stage 0, or one that updates each element by itself, such as AdamW, SGD or RMSprop")
     for state in getattr(client, "state", {}).values():
         if float(state["step"]) > 0 if "step" in state else state:
-            raise ValueError(f"initialize: optimizer {name} has a state of its own already, which cannot follow to the shards; give a new "
+            raise ValueError(f"initialize: optimizer {name} has a state of its own already, which cannot follow to the engine; give a new "
                              "optimizer, and load its state with load_checkpoint")
 
 
@@ -53,7 +58,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
     """Steps the engine's shards. `param_groups` are the source of lr, betas, weight decay, ... and may be changed at any time.
 
     With `client`, a torch.optim optimizer (or one with its interface) is run on this rank's fp32 shards instead of the fused
-    kernels; its groups then are `param_groups`.
+    kernels; its groups then are `param_groups`. At stage 0 it sees the parameters in their shapes, else flat slices of them.
     """
 
     def __init__(self, engine: "Engine", kind: Optional[_C.OptimizerKind], groups: list[dict[str, Any]],

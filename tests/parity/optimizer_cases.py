@@ -74,7 +74,13 @@ CLIENT: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda g: torch.optim.SGD(g, lr=0.05, momentum=0.9, nesterov=True),
     "rmsprop": lambda g: torch.optim.RMSprop(g, lr=1e-3, momentum=0.5, centered=True, eps=1e-4),
     "users": lambda g: Users(g, lr=1e-3),
+    "adagrad": lambda g: torch.optim.Adagrad(g, lr=0.05, initial_accumulator_value=0.1),
+    "adadelta": lambda g: torch.optim.Adadelta(g, lr=0.5),
+    "nadam": lambda g: torch.optim.NAdam(g, lr=2e-3),
 }
+
+# Optimizers that read whole tensors: stage 0 only.
+WHOLE: dict[str, Callable[[Any], torch.optim.Optimizer]] = {"adafactor": lambda g: torch.optim.Adafactor(g, lr=5e-3)}
 
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {
     "step": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5),
@@ -88,7 +94,7 @@ def train_stages(case: settings.Case, steps: int, config: Optional[dict[str, Any
                  scheduler: str = "", stages: tuple[int, ...] = (0, 1, 2, 3)) -> list[dict[str, Any]]:
     """One result a stage; `client` and `scheduler` are names in CLIENT and SCHEDULERS."""
     return [
-        cases.train(dataclasses.replace(case, stage=stage), steps, config=config, make_optimizer=CLIENT[client] if client else None,
+        cases.train(dataclasses.replace(case, stage=stage), steps, config=config, make_optimizer={**CLIENT, **WHOLE}[client] if client else None,
                     make_scheduler=SCHEDULERS[scheduler] if scheduler else None, with_gradients=bool(case.accumulation))
         for stage in stages
     ]

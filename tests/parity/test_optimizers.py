@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.parity import compare, reference
-from tests.parity.optimizer_cases import CLIENT, CONFIG
+from tests.parity.optimizer_cases import CLIENT, CONFIG, WHOLE
 from tests.parity.settings import Case
 from tests.support.world import world
 
@@ -41,6 +41,14 @@ def test_client_optimizer_equals_torch(name: str, dtype: str) -> None:
     case = Case(model="tied", dtype=dtype, accumulation=2, clipping=0.5, groups=True, unit_min_bytes=1024)
     of_rank = world(2).run(TARGET, case=case, steps=STEPS, client=name)
     check(of_rank, compare.expected(case, 2, STEPS, make_optimizer=CLIENT[name]), dtype)
+
+
+@pytest.mark.parametrize(("world_size", "stages"), [(1, (0, 1, 2, 3)), (2, (0,))])
+@pytest.mark.parametrize("name", WHOLE)
+def test_client_optimizer_of_whole_tensors(name: str, world_size: int, stages: tuple[int, ...]) -> None:
+    case = Case(model="tied", accumulation=2, clipping=0.5, unit_min_bytes=1024)
+    of_rank = world(world_size).run(TARGET, case=case, steps=STEPS, client=name, stages=stages)
+    check(of_rank, compare.expected(case, world_size, STEPS, make_optimizer=WHOLE[name]), "fp32")
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
