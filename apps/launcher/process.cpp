@@ -51,7 +51,8 @@ struct ChildPlan {
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) report_and_exit(report_fd);
   // The parent may have ended before prctl: then no signal will ever come.
   if (::getppid() != plan.parent) ::_exit(127);
-  // SIGINT is ignored in what a script starts with `&`; the launcher passes it on, and a rank must be able to end at it.
+  // SIGINT is ignored in what a script starts with `&`; the launcher passes it on, and a rank must be able to end at
+  // it.
   for (const int number : {SIGINT, SIGTERM, SIGPIPE, SIGCHLD, SIGTTOU}) ::signal(number, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);

@@ -35,9 +35,8 @@ void validate(const ConnectOptions& options) {
   const auto names = static_cast<int>(options.process_group_names.size());
   HYDROFOIL_CHECK_ARG(options.size == 1 || options.backend != "c10d" || names == options.num_channels ||
                           options.make_process_groups != nullptr,
-                      kFunction,
-                      "process_group_names has ", names, " names, expected one for each of ", options.num_channels,
-                      " channels");
+                      kFunction, "process_group_names has ", names, " names, expected one for each of ",
+                      options.num_channels, " channels");
 }
 
 // One value of every rank, by the store.
@@ -154,9 +153,8 @@ std::vector<Group> c10d_groups(const ConnectOptions& options, const std::string&
     groups.push_back(make_c10d_group(group_names[static_cast<size_t>(channel)],
                                      {.group = options.group, .board = board, .channel = channel}));
     HYDROFOIL_CHECK_ARG(groups.back().rank() == options.rank && groups.back().size() == options.size, kFunction,
-                        "process group ", group_names[static_cast<size_t>(channel)], " is rank ",
-                        groups.back().rank(), " of ", groups.back().size(), ", expected ", options.rank, " of ",
-                        options.size);
+                        "process group ", group_names[static_cast<size_t>(channel)], " is rank ", groups.back().rank(),
+                        " of ", groups.back().size(), ", expected ", options.rank, " of ", options.size);
   }
   return groups;
 }
@@ -181,8 +179,8 @@ std::vector<Group> connect(const ConnectOptions& options) {
   if (options.rank == 0) {
     log_info("comm: group ", options.group.name, " uses c10d, because the ranks cannot share memory: ", reasons);
   }
-  HYDROFOIL_CHECK_ARG(!options.process_group_names.empty() || options.make_process_groups != nullptr, kFunction, "the ranks cannot share memory (", reasons,
-                      ") and process_group_names is empty");
+  HYDROFOIL_CHECK_ARG(!options.process_group_names.empty() || options.make_process_groups != nullptr, kFunction,
+                      "the ranks cannot share memory (", reasons, ") and process_group_names is empty");
   return c10d_groups(options, prefix);
 }
 

@@ -18,8 +18,8 @@ namespace hydrofoil::comm {
 struct ConnectOptions {
   int rank = 0;
   int size = 1;
-  c10::intrusive_ptr<c10d::Store> store;          // shared by the ranks; not needed for one rank
-  std::vector<std::string> process_group_names;   // one a channel, registered with torch.distributed; for c10d
+  c10::intrusive_ptr<c10d::Store> store;         // shared by the ranks; not needed for one rank
+  std::vector<std::string> process_group_names;  // one a channel, registered with torch.distributed; for c10d
   // Makes them when c10d is really used (a Gloo group costs threads); called where process_group_names is empty.
   std::function<std::vector<std::string>()> make_process_groups;
   std::string backend = "auto";                   // auto, shm, c10d

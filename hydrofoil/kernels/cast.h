@@ -25,8 +25,8 @@ void cast(FlatOutput dst, FlatInput src, int64_t numel, CpuIsa isa = cpu_isa());
 enum class AccumulateMode { kAssign, kAdd };
 
 // dst[i] = src[i] * scale, or dst[i] += src[i] * scale: computed in fp32 and rounded once, as torch's mul and add_
-// (alpha) do. With scale 1, kAssign is `cast` and kAdd is torch's add_. Returns whether every value stored is finite: the
-// same pass finds it.
+// (alpha) do. With scale 1, kAssign is `cast` and kAdd is torch's add_. Returns whether every value stored is finite:
+// the same pass finds it.
 bool accumulate(FlatOutput dst, FlatInput src, int64_t numel, float scale, AccumulateMode mode, CpuIsa isa = cpu_isa());
 
 }  // namespace hydrofoil::kernels

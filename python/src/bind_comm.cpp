@@ -41,8 +41,8 @@ void bind_comm(py::module_& module) {
       .def("barrier", &Group::barrier, info, no_gil);
   module.def(
       "connect",
-      [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store, std::function<std::vector<std::string>()> make_process_groups,
-         std::string backend, double timeout_s) {
+      [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store,
+         std::function<std::vector<std::string>()> make_process_groups, std::string backend, double timeout_s) {
         comm::ConnectOptions options;
         options.rank = rank;
         options.size = size;
@@ -54,7 +54,8 @@ void bind_comm(py::module_& module) {
       },
       py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("make_process_groups"), py::arg("backend"),
       py::arg("timeout_s"), no_gil,
-      "Two channels over the ranks: shared memory where all ranks share a host, else the c10d process groups that the callable makes.");
+      "Two channels over the ranks: shared memory where all ranks share a host, else the c10d process groups that the "
+      "callable makes.");
   module.def(
       "single_rank_groups",
       [] {

@@ -1,7 +1,8 @@
 #pragma once
 
 // Conversions between element types and fp32, for the sources built once per instruction set only (see isa_kernels.h).
-// A value is finite where magnitude(raw) < kInfinity. Integer and fp32 arithmetic without branches: compilers vectorize it, and every instruction set gives the same bits.
+// A value is finite where magnitude(raw) < kInfinity. Integer and fp32 arithmetic without branches: compilers vectorize
+// it, and every instruction set gives the same bits.
 
 #include <cstdint>
 

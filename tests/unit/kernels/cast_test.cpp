@@ -137,7 +137,8 @@ TEST_P(AccumulateInto, SaysWhetherWhatItStoredIsFinite) {
 TEST(Accumulate, SeesAnOverflowOfTheResult) {
   const uint16_t largest = 0x7BFF;  // fp16 65504
   uint16_t target = largest;
-  EXPECT_FALSE(accumulate({&target, ElementType::kFloat16}, {&largest, ElementType::kFloat16}, 1, 1.0f, AccumulateMode::kAdd));
+  EXPECT_FALSE(
+      accumulate({&target, ElementType::kFloat16}, {&largest, ElementType::kFloat16}, 1, 1.0f, AccumulateMode::kAdd));
   EXPECT_TRUE(accumulate({}, {}, 0, 1.0f, AccumulateMode::kAdd));
 }
 
