@@ -9,7 +9,6 @@ import copy
 import inspect
 import io
 import pickle
-from dataclasses import dataclass
 from typing import Any, Callable
 
 import pytest
@@ -19,6 +18,21 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import hydrofoil
+from tests.python.runtime_boundary_models import (
+    CheckpointedAround,
+    CheckpointedAroundReentrant,
+    CheckpointedInside,
+    CheckpointedInsideReentrant,
+    CheckpointedSpan,
+    CheckpointedSpanReentrant,
+    CheckpointedTwice,
+    CheckpointedTwiceReentrant,
+    LeafInputs,
+    Nested,
+    NoGradientInputs,
+    PassesThrough,
+    ReturnsNone,
+)
 from tests.python.runtime_gradient_cases import Case, network_loss, train
 from tests.python.runtime_models import WIDTH, Block, Network
 from tests.support.loops import compare, config, engine_loop, full_values, inputs, largest_difference
@@ -128,71 +142,6 @@ def without_sync_until_the_step(loop: Any) -> None:
         with loop.no_sync():
             loop.backward(network_loss(100 * step))
         loop.step()
-
-
-# --- checkpoints --------------------------------------------------------------------------------------------------------
-
-
-class CheckpointedAround(Network):
-    reentrant = False
-
-    def run_block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return checkpoint(block, x, use_reentrant=self.reentrant)
-
-
-class CheckpointedAroundReentrant(CheckpointedAround):
-    reentrant = True
-
-
-class CheckpointedTwice(CheckpointedAround):
-    """Each block runs twice, each time under a checkpoint."""
-
-    def run_block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        return super().run_block(block, super().run_block(block, x))
-
-
-class CheckpointedTwiceReentrant(CheckpointedTwice):
-    reentrant = True
-
-
-class InnerCheckpointBlock(Block):
-    reentrant = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + checkpoint(self.inner, x, use_reentrant=self.reentrant)
-
-    def inner(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(torch.tanh(self.up(self.norm(x))))
-
-
-class InnerCheckpointBlockReentrant(InnerCheckpointBlock):
-    reentrant = True
-
-
-class CheckpointedInside(Network):
-    block_type = InnerCheckpointBlock
-
-
-class CheckpointedInsideReentrant(Network):
-    block_type = InnerCheckpointBlockReentrant
-
-
-class CheckpointedSpan(Network):
-    """One checkpoint over all blocks, and one more around the last."""
-
-    reentrant = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        def span(y: torch.Tensor) -> torch.Tensor:
-            for block in self.blocks[:-1]:
-                y = block(y)
-            return checkpoint(self.blocks[-1], y, use_reentrant=self.reentrant)
-
-        return self.head(checkpoint(span, self.stem(x), use_reentrant=self.reentrant))
-
-
-class CheckpointedSpanReentrant(CheckpointedSpan):
-    reentrant = True
 
 
 # --- failures -----------------------------------------------------------------------------------------------------------
@@ -373,105 +322,6 @@ class Normed(nn.Module):
         x = self.stem(x)
         for block in self.blocks:
             x = torch.tanh(block(x))
-        return x
-
-
-# --- values that go in and out ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Pair:
-    left: torch.Tensor
-    right: torch.Tensor | None = None
-
-
-class NestedBlock(Block):
-    """Every container in and out, None, an output that is an input, an output that needs no gradient."""
-
-    def forward(self, pair: Pair, *, extra: dict[str, Any], flag: bool = True) -> Any:
-        x = super().forward(pair.left) * extra["list"][0]
-        return {"pair": Pair(x), "same": pair.left, "more": (x * 2, [None, x.detach()], 3), "none": None}
-
-
-class Nested(Network):
-    block_type = NestedBlock
-
-    def run_block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        out = block(Pair(x), extra={"list": [torch.tensor(0.5)]}, flag=False)
-        assert out["none"] is None and out["more"][2] == 3
-        return out["pair"].left + out["same"] + 0.1 * out["more"][0] + out["more"][1][1]
-
-
-class NoneBlock(Block):
-    def forward(self, x: torch.Tensor, memory: list[torch.Tensor]) -> None:  # type: ignore[override]
-        memory.append(super().forward(x))
-
-
-class ReturnsNone(Network):
-    """The result leaves by an argument that was changed in place: no boundary sees it come out."""
-
-    block_type = NoneBlock
-
-    def run_block(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        memory: list[torch.Tensor] = []
-        assert block(x, memory) is None
-        return memory[0]
-
-
-class Identity(nn.Module):
-    """A block that may hand its input through."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(WIDTH, WIDTH)
-        self.passes = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x if self.passes else self.inner(x)
-
-
-class PassesThrough(Network):
-    block_type = Identity
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks[1].passes = True
-
-
-class NoGradientInputs(nn.Module):
-    """Blocks whose inputs need no gradient, side by side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(5, WIDTH) for _ in range(3))
-        self.head = nn.Linear(WIDTH, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(sum(block(x) for block in self.blocks)))
-
-
-class LeafInputBlock(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return x + torch.tanh(F.linear(self.inner(torch.tanh(x)), weight))
-
-
-class LeafInputs(nn.Module):
-    """A parameter as an argument of a block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Linear(5, WIDTH)
-        self.shared = nn.Parameter(torch.randn(WIDTH, WIDTH) * 0.1)
-        self.blocks = nn.ModuleList(LeafInputBlock() for _ in range(3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x, self.shared)
         return x
 
 
