@@ -4,9 +4,10 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
+#include <optional>
 
 #include "bindings.h"
+#include "hydrofoil/zero/unit_call.h"
 
 namespace hydrofoil::python {
 namespace {
@@ -53,39 +54,24 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* k
   auto* boundary = reinterpret_cast<Boundary*>(self);
   zero::Runtime& runtime = (*boundary->engine)->runtime();
   if (!runtime.alive()) return PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
-  std::shared_ptr<zero::Invocation> invocation;
-  std::vector<const void*> inputs;
+  std::optional<zero::UnitCall> unit_call;
   const size_t num_args = PyVectorcall_NARGS(nargsf) + (kwnames != nullptr ? PyTuple_GET_SIZE(kwnames) : 0);
+  const bool with_gradients = at::GradMode::is_enabled();
+  PyObject* result = nullptr;
   try {
     {
       const py::gil_scoped_release no_gil;  // a gather may wait
-      invocation = runtime.enter(boundary->scope);
+      unit_call.emplace(runtime, boundary->scope);
     }
-    if (at::GradMode::is_enabled()) {
-      for (size_t i = 0; i < num_args; ++i) {
-        visit_tensors(args[i], [&](const at::Tensor& tensor) {
-          inputs.push_back(tensor.unsafeGetTensorImpl());
-          runtime.gatherer().watch_input(invocation, tensor);
-        });
-      }
+    for (size_t i = 0; i < num_args && with_gradients; ++i) {
+      visit_tensors(args[i], [&](const at::Tensor& tensor) { unit_call->input(tensor); });
     }
-  } catch (...) {
-    set_python_error();
-    if (invocation) runtime.gatherer().exit(invocation, true);
-    return nullptr;
-  }
-  PyObject* result = PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
-  try {
-    runtime.gatherer().exit(invocation, result == nullptr);
+    result = PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
     if (result == nullptr) return nullptr;
+    unit_call->leave();
     if (at::GradMode::is_enabled()) {
       bool watched = false;
-      const auto watch = [&](const at::Tensor& tensor) {
-        // What passes through unchanged says nothing about this module's backward.
-        if (std::find(inputs.begin(), inputs.end(), tensor.unsafeGetTensorImpl()) != inputs.end()) return;
-        watched = watched || tensor.requires_grad();
-        runtime.gatherer().watch_output(invocation, tensor);
-      };
+      const auto watch = [&](const at::Tensor& tensor) { watched = unit_call->output(tensor) || watched; };
       visit_tensors(result, watch);
       if (!watched) {  // results may leave in an argument, such as a list
         for (size_t i = 0; i < num_args; ++i) visit_tensors(args[i], watch);
