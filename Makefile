@@ -38,9 +38,11 @@ asan: setup-test
 	cmake --preset asan >/dev/null && cmake --build --preset asan
 	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 ctest --preset asan -LE slow -j 2
 
+TSAN_TESTS := test_base test_mesh test_memory test_storage test_comm multirank_comm_collectives multirank_comm_errors
+SPACE := $(subst x, ,x)
 tsan: setup-test
-	cmake --preset tsan >/dev/null && cmake --build --preset tsan --target test_base test_memory test_storage test_comm
-	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp OMP_NUM_THREADS=1 ctest --preset tsan -R '^test_(base|mesh|memory|storage|comm)\.' -j 2
+	cmake --preset tsan >/dev/null && cmake --build --preset tsan --target $(TSAN_TESTS)
+	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp OMP_NUM_THREADS=1 ctest --preset tsan -R '^($(subst $(SPACE),|,$(TSAN_TESTS)))\.' -j 2
 
 lint:
 	$(PYTHON) tools/check_layers.py

@@ -11,6 +11,16 @@ namespace {
 
 optim::LossScalerOptions loss_scaler_options(const EngineOptions& options) {
   optim::LossScalerOptions scaler;
+  const auto& autocast = options.torch_autocast;
+  if (autocast.enabled && autocast.dtype == DType::kFloat16 && !options.fp16.enabled) {
+    // Gradients pass through fp16 operators: scaled as torch.amp.GradScaler does by default.
+    scaler.dynamic = true;
+    scaler.initial_scale = 65536.0;
+    scaler.window = 2000;
+    scaler.hysteresis = 1;
+    scaler.min_scale = std::ldexp(1.0, -16);
+    return scaler;
+  }
   if (!options.fp16.enabled) return scaler;
   scaler.dynamic = options.fp16.dynamic();
   if (scaler.dynamic) {
@@ -41,11 +51,7 @@ Engine::Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
 void Engine::configure_rounds() {
   const double scale = 1.0 / static_cast<double>(options_.gradient_accumulation_steps);
   runtime_->reducer().configure_rounds(is_boundary() && !no_sync_, scale, counters_.micro_steps);
-  const bool unscaled = loss_scaler_.scale() != 1.0 && !loss_scaled_;
-  runtime_->reducer().refuse_rounds(
-      unscaled ? detail::concat("the loss was not multiplied by the loss scale, ", loss_scaler_.scale(),
-                                ": call engine.backward(loss), or engine.scale(loss).backward()")
-               : "");
+  runtime_->reducer().expect_scaled(loss_scaled_ || loss_scaler_.scale() == 1.0);
 }
 
 void Engine::load_counters(const Counters& counters) {
@@ -56,7 +62,7 @@ void Engine::load_counters(const Counters& counters) {
 
 double Engine::begin_backward(bool scale_wrt_accumulation) {
   runtime_->require_alive("backward");
-  runtime_->recover();
+  recover();
   loss_scaled_ = true;
   configure_rounds();
   const double undo = scale_wrt_accumulation ? 1.0 : static_cast<double>(options_.gradient_accumulation_steps);
@@ -89,12 +95,30 @@ void Engine::report_overflow(const zero::GradientSummary& summary) {
   if (runtime_->gather_group().rank() == 0) log_warning(overflow_report_);
 }
 
+bool Engine::recover() {
+  runtime_->recover();
+  if (!runtime_->take_aborted_window()) return false;
+  counters_.micro_steps -= counters_.micro_steps % options_.gradient_accumulation_steps;
+  log_warning(
+      "a backward ended with an exception: the gradients of its accumulation window are dropped, and the window "
+      "starts anew");
+  return true;
+}
+
 bool Engine::begin_step() {
   runtime_->require_alive("step");
   last_ = {};
   client_update_ = false;
+  micro_step_failed_ = recover();
+  if (micro_step_failed_ && options_.gradient_accumulation_steps > 1) return false;
   HYDROFOIL_CHECK_ARG(!no_sync_, "step", "called inside no_sync()");
   if (!is_boundary()) return false;
+  // Not in the backward: losses of other models (a GAN's) may bring gradients that zero_grad() then drops.
+  HYDROFOIL_CHECK_ARG(!runtime_->reducer().window_has_unscaled_rounds(), "step",
+                      "gradients of this step come from a loss that was not multiplied by the loss scale, ",
+                      loss_scaler_.scale(),
+                      ": call engine.backward(loss), or engine.scale(loss).backward(); "
+                      "zero_grad() drops them");
   last_.boundary = true;
   runtime_->prepare_step();
   const zero::GradientSummary summary = zero::summarize_gradients(*runtime_);
@@ -133,7 +157,7 @@ StepResult Engine::finish_step() {
     ++counters_.skipped_steps;
   }
   loss_scaled_ = false;
-  ++counters_.micro_steps;
+  if (!micro_step_failed_) ++counters_.micro_steps;
   if (last_.boundary) {
     ++counters_.global_steps;
     counters_.global_samples += options_.train_batch_size;

@@ -83,6 +83,8 @@ class Engine {
 
  private:
   void configure_rounds();
+  // After a backward that failed: the accumulation window starts anew. Returns whether that was so.
+  bool recover();
   void report_overflow(const zero::GradientSummary& summary);
 
   EngineOptions options_;
@@ -97,6 +99,7 @@ class Engine {
   StepResult last_;
   float gradient_factor_ = 1.0F;
   bool client_update_ = false;
+  bool micro_step_failed_ = false;
   std::string overflow_report_;
 };
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "hydrofoil/base/error.h"
-#include "hydrofoil/base/log.h"
 
 namespace hydrofoil::zero {
 namespace {
@@ -34,11 +33,11 @@ void GradientReducer::configure_rounds(bool reduce, double scale, int64_t micro_
 
 void GradientReducer::configure_as(const GradientReducer& other) {
   configure_rounds(other.reduce_rounds_, other.scale_, other.micro_step_);
-  refuse_rounds(other.refusal_);
+  expect_scaled(other.scaled_);
 }
 
 void GradientReducer::open_round() {
-  HYDROFOIL_CHECK_ARG(refusal_.empty(), "backward", refusal_);
+  if (!scaled_) window_has_unscaled_rounds_ = true;
   round_open_ = true;
   next_ = 0;
   deferred_ = diverged_ = false;
@@ -163,11 +162,11 @@ void GradientReducer::agree_on_order() {
   order_agreed_ = true;
 }
 
-void GradientReducer::abort_round() {
-  if (!round_open_) return;
-  log_warning("a backward ended with an exception: the gradients of this accumulation window are dropped");
+bool GradientReducer::abort_round() {
+  if (!round_open_) return false;
   in_flight_.clear();
   reset_window();
+  return true;
 }
 
 void GradientReducer::complete_window() {
@@ -193,6 +192,7 @@ void GradientReducer::reset_window() {
   non_finite_.reset();
   round_open_ = false;
   window_has_rounds_ = false;
+  window_has_unscaled_rounds_ = false;
   window_reduced_ = false;
 }
 

@@ -40,8 +40,8 @@ class GradientReducer {
   void on_gradient(size_t u, size_t b, size_t i, const at::Tensor& gradient);
   // Called when the backward has ended.
   void end_round();
-  // Called when a backward has failed: what the window holds is dropped.
-  void abort_round();
+  // Called when a backward has failed: what the window holds is dropped. Returns whether it held something.
+  bool abort_round();
   [[nodiscard]] bool round_open() const { return round_open_; }
   // Whether a backward has run since the last step.
   [[nodiscard]] bool window_open() const { return window_has_rounds_ || round_open_; }
@@ -49,8 +49,9 @@ class GradientReducer {
   // Whether the following rounds reduce (always, if gradients are sharded), and the factor of each gradient.
   void configure_rounds(bool reduce, double scale, int64_t micro_step);
   void configure_as(const GradientReducer& other);
-  // While `reason` is not empty a backward that begins throws InvalidArgument with it.
-  void refuse_rounds(std::string reason) { refusal_ = std::move(reason); }
+  // Whether the losses of the following rounds carry the loss scale; one that does not marks the window.
+  void expect_scaled(bool scaled) { scaled_ = scaled; }
+  [[nodiscard]] bool window_has_unscaled_rounds() const { return window_has_unscaled_rounds_; }
   // Makes every unit reduced; throws InvalidArgument where the window saw no backward.
   void complete_window();
   void reset_window();
@@ -96,7 +97,8 @@ class GradientReducer {
   bool diverged_ =
       false;  // the other ranks are elsewhere in this round: waiting for them inside backward could deadlock
   std::optional<NonFiniteGradient> non_finite_;
-  std::string refusal_;
+  bool scaled_ = true;
+  bool window_has_unscaled_rounds_ = false;
   bool order_agreed_ = false;
   bool round_open_ = false;
   bool reduce_rounds_ = true;

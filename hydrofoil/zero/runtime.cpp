@@ -151,6 +151,9 @@ void Runtime::index_places(size_t u) {
     const auto& slots = unit.groups[g]->slots();
     const bool trainable = unit.groups[g]->trainable();
     for (size_t i = 0; i < slots.size(); ++i) {
+      if (unit.groups[g]->sharded()) {
+        unit_of_storage_[slots[i].parameter.storage().unsafeGetStorageImpl()] = static_cast<int>(u);
+      }
       places_[slots[i].index] = {static_cast<int>(u), static_cast<int>(g), trainable ? bucket : -1,
                                  static_cast<int>(i)};
     }
@@ -208,7 +211,7 @@ void Runtime::watch_loss(const at::Tensor& loss) {
 void Runtime::recover() {
   if (!backward_noticed_ || in_backward()) return;
   backward_noticed_ = false;
-  reducer_->abort_round();
+  window_aborted_ = reducer_->abort_round() || window_aborted_;
   gatherer_->end_backward();
 }
 
@@ -225,6 +228,12 @@ bool Runtime::access(int64_t parameter) {
   return gatherer_->access(places_.at(parameter).unit);
 }
 
+void Runtime::keep_for_caller(const at::Tensor& tensor) {
+  if (unit_of_storage_.empty() || !tensor.has_storage()) return;
+  const auto found = unit_of_storage_.find(tensor.storage().unsafeGetStorageImpl());
+  if (found != unit_of_storage_.end()) gatherer_->access(found->second);
+}
+
 int64_t Runtime::find(const at::Tensor& parameter) const {
   const auto found = index_.find(parameter.unsafeGetTensorImpl());
   return found == index_.end() ? -1 : found->second;
@@ -239,10 +248,27 @@ std::vector<int> Runtime::units_of(const std::vector<int64_t>& parameters) const
 std::vector<int64_t> Runtime::enter_access(const std::vector<int64_t>& parameters) {
   require_alive("GatheredParameters");
   recover();
-  for (const int u : units_of(parameters)) gatherer_->hold(u);
+  for (const int u : units_of(parameters)) {
+    gatherer_->hold(u);
+    // Inside forward what is computed with them needs them again in backward.
+    if (gatherer_->in_forward() && at::GradMode::is_enabled()) gatherer_->access(u);
+  }
   std::vector<int64_t> versions;
   for (const int64_t p : parameters) versions.push_back(static_cast<int64_t>(parameters_[p].parameter._version()));
   return versions;
+}
+
+std::vector<bool> Runtime::share_written(const std::vector<int64_t>& parameters, const std::vector<int64_t>& versions,
+                                         int modifier_rank) {
+  at::Tensor flags = at::zeros({static_cast<int64_t>(parameters.size())}, at::kLong);
+  auto* flag = flags.data_ptr<int64_t>();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    flag[i] = static_cast<int64_t>(parameters_[parameters[i]].parameter._version()) != versions.at(i) ? 1 : 0;
+  }
+  if (gather_group_.size() > 1) {
+    gather_group_.broadcast(flags, modifier_rank, {"written parameters", op_signature(OpKind::kControl, 2)}).wait();
+  }
+  return std::vector<bool>(flag, flag + parameters.size());
 }
 
 void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::vector<int64_t>& versions,
@@ -255,7 +281,9 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::ve
     if (static_cast<int64_t>(info.parameter._version()) != versions.at(i)) modified = info.name;
   }
   if (modifier_rank) {
-    for (const int64_t p : parameters) {
+    const std::vector<bool> written = share_written(parameters, versions, *modifier_rank);
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const int64_t p = parameters[i];
       const Place& place = places_[p];
       const FlatGroup& group = *units_[place.unit]->groups[place.group];
       const auto& slot = group.slots()[place.slot];
@@ -264,6 +292,8 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::ve
           .broadcast(group.full().narrow(0, slot.offset, slot.numel), *modifier_rank,
                      {slot.name, op_signature(OpKind::kAccess, p)})
           .wait();
+      // A graph from before the write must not be run on any rank.
+      if (written[i] && gather_group_.rank() != *modifier_rank) slot.parameter.unsafeGetTensorImpl()->bump_version();
     }
   }
   for (const int u : units_of(parameters)) {

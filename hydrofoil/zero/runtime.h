@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hydrofoil/comm/group.h"
@@ -75,11 +76,16 @@ class Runtime {
   void notice_backward();
   // Notices the backward of this loss from its very start. Idempotent in effect.
   void watch_loss(const at::Tensor& loss);
-  // Drops what a backward that ended with an exception left behind.
+  // Drops what a backward that ended with an exception left behind, and the gradients of its window.
   void recover();
+  // Whether recover() has dropped a window since the last call.
+  [[nodiscard]] bool take_aborted_window() { return std::exchange(window_aborted_, false); }
 
   // The parameter is about to be read: see ParameterGatherer::access. Cheap where the running module holds it.
   bool access(int64_t parameter);
+  // A module hands on `tensor`: where it is a sharded parameter or a view of one, its unit stays gathered for the
+  // module around it, and for that one's backward.
+  void keep_for_caller(const at::Tensor& tensor);
   // Index of a parameter by identity, or -1.
   [[nodiscard]] int64_t find(const at::Tensor& parameter) const;
 
@@ -147,6 +153,9 @@ class Runtime {
   void put_aside(int64_t parameter, std::vector<at::Tensor> tensors);
   void restore(int64_t parameter, const std::vector<at::Tensor>& tensors);
   [[nodiscard]] std::vector<at::Tensor> take_back(int64_t parameter);
+  // Which of the parameters the modifier rank has written since `versions`, on every rank.
+  [[nodiscard]] std::vector<bool> share_written(const std::vector<int64_t>& parameters,
+                                                const std::vector<int64_t>& versions, int modifier_rank);
   std::vector<int> units_of(const std::vector<int64_t>& parameters) const;
   Place place_with_states(int64_t parameter, const char* function) const;
 
@@ -161,13 +170,15 @@ class Runtime {
   std::vector<Place> places_;
   // Of frozen parameters that were trained before: this rank's slice of master and states, 1-D, for when they thaw.
   std::map<int64_t, std::vector<at::Tensor>> aside_;
-  std::vector<int64_t> missed_steps_;     // a parameter
-  std::map<const void*, int64_t> index_;  // TensorImpl -> parameter
+  std::vector<int64_t> missed_steps_;           // a parameter
+  std::map<const void*, int64_t> index_;        // TensorImpl -> parameter
+  std::map<const void*, int> unit_of_storage_;  // StorageImpl of a sharded parameter -> unit
   std::unique_ptr<ParameterGatherer> gatherer_;
   std::unique_ptr<GradientReducer> reducer_;
   std::vector<std::unique_ptr<GradientHook>> hooks_;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // callbacks hold it weakly
   bool backward_noticed_ = false;
+  bool window_aborted_ = false;
   int num_states_ = 0;
 };
 

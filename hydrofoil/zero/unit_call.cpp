@@ -21,6 +21,7 @@ void UnitCall::input(const at::Tensor& tensor) {
 void UnitCall::leave() { runtime_.gatherer().exit(invocation_, /*failed=*/false); }
 
 bool UnitCall::output(const at::Tensor& tensor) {
+  runtime_.keep_for_caller(tensor);
   if (!at::GradMode::is_enabled()) return false;
   if (std::find(inputs_.begin(), inputs_.end(), tensor.unsafeGetTensorImpl()) != inputs_.end()) return false;
   runtime_.gatherer().watch_output(invocation_, tensor);

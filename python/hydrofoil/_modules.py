@@ -27,6 +27,9 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str]) -> tuple[
     def visit(module: torch.nn.Module, path: str, parent: int) -> None:
         if id(module) in position:
             return
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f"initialize: module {path or '(root)'} is a torch.jit.ScriptModule, whose calls the engine cannot wrap; give "
+                             "the module that was scripted")
         here = position[id(module)] = len(modules)
         own = []
         for name, parameter in module._parameters.items():
@@ -36,6 +39,7 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str]) -> tuple[
                 index[id(parameter)] = len(parameters)
                 parameters.append(parameter)
                 names.append(f"{path}.{name}" if path else name)
+                _require_values(names[-1], parameter)
             own.append(index[id(parameter)])
         whole = path in kept or getattr(module, "_z3_leaf", False)
         kept.discard(path)
@@ -49,6 +53,14 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str]) -> tuple[
     if kept:
         raise ValueError(f"unit names that the model does not have: {sorted(kept)}; names are those of model.named_modules()")
     return modules, nodes, names, parameters
+
+
+def _require_values(name: str, parameter: torch.nn.Parameter) -> None:
+    if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
+        raise ValueError(f"initialize: parameter {name} of a lazy module has no shape yet; run one forward before")
+    if parameter.is_meta:
+        raise ValueError(f"initialize: parameter {name} is on the meta device and has no values; build the model under "
+                         "hydrofoil.zero.Init, or give it values with module.to_empty() and load_state_dict")
 
 
 def cast_buffers(model: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -23,7 +23,13 @@ struct Boundary {
 
 constexpr int kMaxDepth = 8;  // of containers in arguments and results
 
-// Calls `visit` for each tensor in tuples, lists, dicts and dataclasses.
+bool is_plain_object(PyObject* object) {
+  return !PyType_Check(object) && !PyModule_Check(object) && !PyCallable_Check(object) &&
+         PyObject_HasAttrString(object, "__dict__");
+}
+
+// Calls `visit` for each tensor in tuples, lists, dicts, sets and attributes of objects that are no modules or
+// functions.
 template <typename Visit>
 void visit_tensors(PyObject* object, const Visit& visit, int depth = 0) {
   if (depth > kMaxDepth) return;
@@ -40,7 +46,10 @@ void visit_tensors(PyObject* object, const Visit& visit, int depth = 0) {
     PyObject* value = nullptr;
     Py_ssize_t position = 0;
     while (PyDict_Next(object, &position, &key, &value)) visit_tensors(value, visit, depth + 1);
-  } else if (PyObject_HasAttrString(object, "__dataclass_fields__") && !PyType_Check(object)) {
+  } else if (PyAnySet_Check(object)) {
+    for (const py::handle item : py::reinterpret_borrow<py::iterable>(object))
+      visit_tensors(item.ptr(), visit, depth + 1);
+  } else if (is_plain_object(object)) {
     const py::object fields = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__dict__"));
     if (fields) {
       visit_tensors(fields.ptr(), visit, depth + 1);
@@ -69,13 +78,11 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* k
     result = PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
     if (result == nullptr) return nullptr;
     unit_call->leave();
-    if (at::GradMode::is_enabled()) {
-      bool watched = false;
-      const auto watch = [&](const at::Tensor& tensor) { watched = unit_call->output(tensor) || watched; };
-      visit_tensors(result, watch);
-      if (!watched) {  // results may leave in an argument, such as a list
-        for (size_t i = 0; i < num_args; ++i) visit_tensors(args[i], watch);
-      }
+    bool watched = false;
+    const auto watch = [&](const at::Tensor& tensor) { watched = unit_call->output(tensor) || watched; };
+    visit_tensors(result, watch);
+    if (!watched && at::GradMode::is_enabled()) {  // results may leave in an argument, such as a list
+      for (size_t i = 0; i < num_args; ++i) visit_tensors(args[i], watch);
     }
   } catch (...) {
     set_python_error();

@@ -163,8 +163,14 @@ def unscaled_loss(stage: int) -> None:
                     loop.engine.backward(loss(step))
                 loop.step()
                 if with_mistake and step % 2:
+                    counters = loop.engine.core.counters
+                    loss(step).backward()
+                    loop.step()
+                    loss(step).backward()
                     with pytest.raises(ValueError, match=r"not multiplied by the loss scale, 64.*engine\.scale\(loss\)"):
-                        loss(step).backward()
+                        loop.step()
+                    loop.clear()
+                    loop.engine.core.load_counters(counters)
                 if step % 2:
                     result.append(loop.engine.get_global_grad_norm())
             loop.optimizer.override_loss_scale(1.0)
@@ -173,6 +179,61 @@ def unscaled_loss(stage: int) -> None:
         return result
 
     assert norms(with_mistake=True) == norms(with_mistake=False)
+
+
+def written_between_forward_and_backward(stage: int) -> None:
+    """With a modifier rank: the backward of the older graph raises on every rank, not on that one alone."""
+    with engine_loop(Network(), config(stage)) as loop:
+        loss = loop.model(inputs(loop.rank, 0, 4, 5)).pow(2).mean()
+        weight = loop.module.blocks[1].up.weight
+        with hydrofoil.zero.GatheredParameters([weight], modifier_rank=1):
+            if loop.rank == 1:
+                with torch.no_grad():
+                    weight.mul_(2.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loop.engine.backward(loss)
+        loop.clear()
+        train(loop, 1)
+        loss = loop.model(inputs(loop.rank, 0, 4, 5)).pow(2).mean()
+        with hydrofoil.zero.GatheredParameters([weight], modifier_rank=1):
+            float(weight.sum())  # only read: the graph stays good
+        loop.engine.backward(loss)
+        loop.step()
+
+
+def autocast_in_fp16(stage: int) -> None:
+    """torch_autocast with fp16 scales its loss: gradients below fp16's smallest number survive."""
+    settings = config(stage, optimizer={"type": "SGD", "params": {"lr": 0.1}}) | {"torch_autocast": {"enabled": True, "dtype": "float16"}}
+    torch.manual_seed(0)
+    with engine_loop(Network(), settings) as loop:
+        assert loop.engine.loss_scale == 65536.0 and loop.optimizer.dynamic_loss_scale
+        loop.engine.backward(loop.model(inputs(loop.rank, 0, 4, 5)).float().pow(2).mean() * 1e-6)
+        loop.step()
+        norm = loop.engine.get_global_grad_norm()
+    torch.manual_seed(0)
+    with engine_loop(Network(), config(stage)) as loop:
+        loop.engine.backward(loop.model(inputs(loop.rank, 0, 4, 5)).pow(2).mean() * 1e-6)
+        loop.step()
+        assert norm == pytest.approx(loop.engine.get_global_grad_norm(), rel=0.02)
+
+
+def losses_through_another_engine(stage: int) -> None:
+    """fp16, two models: what the first one's loss brings to the second is dropped with zero_grad, or an error at the step."""
+    settings = config(stage) | {"fp16": {"enabled": True, "initial_scale_power": 6}}
+    torch.manual_seed(0)
+    with engine_loop(nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 5)), settings) as maker, engine_loop(Network(), settings) as judge:
+        for step in range(3):
+            made = maker.model(inputs(maker.rank, step, 4, 5).half())
+            judge.engine.backward(judge.model(made.detach()).float().pow(2).mean())
+            judge.step()
+            maker.engine.backward(judge.model(made).float().mean())
+            maker.step()
+            assert maker.engine.was_step_applied() and judge.engine.was_step_applied()
+            if step < 2:
+                judge.clear()
+        with pytest.raises(ValueError, match="not multiplied by the loss scale"):
+            judge.step()
+        judge.clear()
 
 
 def unfrozen_without_a_group(stage: int) -> None:
@@ -214,6 +275,15 @@ def _client() -> dict[str, Any]:
     settings = config(1)
     del settings["optimizer"]
     return settings
+
+
+def unfit_models() -> None:
+    with torch.device("meta"):
+        empty = Network()
+    for model, text in ((empty, "stem.weight is on the meta device"), (nn.Sequential(nn.LazyLinear(3)), "0.weight of a lazy module"),
+                        (torch.jit.script(nn.Linear(3, 3)), r"module \(root\) is a torch.jit.ScriptModule")):
+        with pytest.raises(ValueError, match=text):
+            hydrofoil.initialize(model=model, config=config(3))
 
 
 def arguments_are_named() -> None:

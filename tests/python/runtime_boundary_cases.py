@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hydrofoil
 from tests.python.runtime_boundary_models import (
+    Boxed,
     CheckpointedAround,
     CheckpointedAroundReentrant,
     CheckpointedInside,
@@ -27,6 +28,8 @@ from tests.python.runtime_boundary_models import (
     CheckpointedSpanReentrant,
     CheckpointedTwice,
     CheckpointedTwiceReentrant,
+    GathersInForward,
+    HandsParametersOn,
     LeafInputs,
     Nested,
     NoGradientInputs,
@@ -217,6 +220,23 @@ def failing(where: str) -> Callable[[Any], None]:
     return script
 
 
+def failing_within_a_window(loop: Any) -> None:
+    """The second of three backwards fails: the window starts anew, whether step() is called for the failed one or not."""
+    for step in range(4):
+        loop.backward(network_loss(700 + step))
+        loop.step()
+        loop.module.fail = "backward"
+        with pytest.raises((Failure, RuntimeError), match="backward"):
+            loop.backward(network_loss(800 + step))
+        loop.module.fail = ""
+        if loop.plain:
+            loop.clear()
+            loop._micro = 0
+        elif step % 2:
+            loop.step()
+        train(loop, 1, first=step)
+
+
 # --- inference and other paths ------------------------------------------------------------------------------------------
 
 
@@ -402,6 +422,10 @@ CASES = {
     "weight_norm": Case(train_two, Normed, 2),
     "nested_values": Case(train_two, Nested, 2),
     "returns_none": Case(train_two, ReturnsNone, 2),
+    "boxed": Case(train_two, Boxed, 2),
+    "hands_parameters_on": Case(train_two, HandsParametersOn, 2),
+    "gathers_in_forward": Case(train_two, GathersInForward, 2),
+    "fails_within_a_window": Case(failing_within_a_window, Fragile, 3),
     "passes_through": Case(train_two, PassesThrough, 2),
     "no_gradient_inputs": Case(train_two, NoGradientInputs, 2),
     "leaf_inputs": Case(train_two, LeafInputs, 2),

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from hydrofoil.zero import GatheredParameters
 from tests.python.runtime_models import WIDTH, Block, Network
 
 # --- checkpoints --------------------------------------------------------------------------------------------------------
@@ -173,3 +174,61 @@ class LeafInputs(nn.Module):
         for block in self.blocks:
             x = block(x, self.shared)
         return x
+
+
+class Box:
+    """Neither tuple nor dict nor dataclass."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class BoxedBlock(Block):
+    def forward(self, x: Any) -> Box:  # type: ignore[override]
+        return Box({"x": {super().forward(x.value["x"].pop())}})
+
+
+class Boxed(Network):
+    """Tensors travel in sets in dicts in plain objects."""
+
+    block_type = BoxedBlock
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        box = Box({"x": {self.stem(x)}})
+        for block in self.blocks:
+            box = block(box)
+        return self.head(box.value["x"].pop())
+
+
+class WeightHolder(nn.Module):
+    """A module that only hands its parameter on, whole or in part."""
+
+    def __init__(self, part: bool) -> None:
+        super().__init__()
+        self.part = part
+        self.weight = nn.Parameter(torch.randn(WIDTH, WIDTH) / WIDTH)
+
+    def forward(self) -> torch.Tensor:
+        return self.weight[:, 1:] if self.part else self.weight
+
+
+class HandsParametersOn(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.holders = nn.ModuleList(WeightHolder(part) for part in (False, True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.stem(x) @ self.holders[0]())
+        x = F.pad(torch.tanh(x @ self.holders[1]()), (1, 0))
+        for block in self.blocks:
+            x = self.run_block(block, x)
+        return self.head(x)
+
+
+class GathersInForward(Network):
+    """A penalty on all parameters, inside forward."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with GatheredParameters(list(self.parameters())):
+            penalty = sum((parameter.pow(2).sum() for parameter in self.parameters()), start=torch.zeros(()))
+        return super().forward(x) + 0.01 * penalty

@@ -43,12 +43,31 @@ def test_a_loss_that_was_not_scaled(size: int, stage: int) -> None:
 
 
 @pytest.mark.parametrize("stage", [0, 3])
+def test_a_write_between_forward_and_backward(stage: int) -> None:
+    world(2).run(CASES + "written_between_forward_and_backward", stage=stage)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_autocast_in_fp16_scales_its_loss(stage: int) -> None:
+    world(2).run(CASES + "autocast_in_fp16", stage=stage)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_loss_through_another_engine(stage: int) -> None:
+    world(2).run(CASES + "losses_through_another_engine", stage=stage)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
 def test_unfreezing_what_no_group_lists(stage: int) -> None:
     world(2).run(CASES + "unfrozen_without_a_group", stage=stage)
 
 
 def test_clients_that_do_not_fit() -> None:
     world(2).run(CASES + "unfit_clients")
+
+
+def test_models_that_do_not_fit() -> None:
+    world(2).run(CASES + "unfit_models")
 
 
 def test_arguments_are_named() -> None:
