@@ -21,42 +21,53 @@ struct Boundary {
   int scope;
 };
 
-constexpr int kMaxDepth = 8;  // of containers in arguments and results
+constexpr int kMaxDepth = 8;       // of containers in arguments and results
+constexpr int kMaxObjects = 1024;  // containers and attributes that are looked at in one result
 
-bool is_plain_object(PyObject* object) {
-  return !PyType_Check(object) && !PyModule_Check(object) && !PyCallable_Check(object) &&
-         PyObject_HasAttrString(object, "__dict__");
-}
-
-// Calls `visit` for each tensor in tuples, lists, dicts, sets and attributes of objects that are no modules or
-// functions.
+// Calls `visit` for each tensor in tuples, lists, dicts, sets and dataclasses; with `plain_objects` in the attributes
+// of other objects too that are no modules or functions, up to kMaxObjects of them.
 template <typename Visit>
-void visit_tensors(PyObject* object, const Visit& visit, int depth = 0) {
-  if (depth > kMaxDepth) return;
-  if (THPVariable_Check(object)) {
-    visit(THPVariable_Unpack(object));
-  } else if (PyTuple_Check(object)) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i)
-      visit_tensors(PyTuple_GET_ITEM(object, i), visit, depth + 1);
-  } else if (PyList_Check(object)) {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(object); ++i)
-      visit_tensors(PyList_GET_ITEM(object, i), visit, depth + 1);
-  } else if (PyDict_Check(object)) {
-    PyObject* key = nullptr;
-    PyObject* value = nullptr;
-    Py_ssize_t position = 0;
-    while (PyDict_Next(object, &position, &key, &value)) visit_tensors(value, visit, depth + 1);
-  } else if (PyAnySet_Check(object)) {
-    for (const py::handle item : py::reinterpret_borrow<py::iterable>(object))
-      visit_tensors(item.ptr(), visit, depth + 1);
-  } else if (is_plain_object(object)) {
-    const py::object fields = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__dict__"));
-    if (fields) {
-      visit_tensors(fields.ptr(), visit, depth + 1);
-    } else {
-      PyErr_Clear();
+class TensorVisitor {
+ public:
+  TensorVisitor(const Visit& visit, bool plain_objects) : visit_(visit), plain_objects_(plain_objects) {}
+
+  void operator()(PyObject* object, int depth = 0) {
+    if (THPVariable_Check(object)) return visit_(THPVariable_Unpack(object));
+    if (depth > kMaxDepth) return;
+    if (PyTuple_Check(object)) {
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) (*this)(PyTuple_GET_ITEM(object, i), depth + 1);
+    } else if (PyList_Check(object)) {
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(object); ++i) (*this)(PyList_GET_ITEM(object, i), depth + 1);
+    } else if (PyDict_Check(object)) {
+      PyObject* key = nullptr;
+      PyObject* value = nullptr;
+      Py_ssize_t position = 0;
+      while (PyDict_Next(object, &position, &key, &value)) (*this)(value, depth + 1);
+    } else if (PyAnySet_Check(object)) {
+      for (const py::handle item : py::reinterpret_borrow<py::iterable>(object)) (*this)(item.ptr(), depth + 1);
+    } else if (has_attributes(object)) {
+      const py::object fields = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__dict__"));
+      if (!fields) return PyErr_Clear();
+      (*this)(fields.ptr(), depth + 1);
     }
   }
+
+ private:
+  bool has_attributes(PyObject* object) {
+    if (PyType_Check(object)) return false;
+    if (PyObject_HasAttrString(object, "__dataclass_fields__")) return true;
+    return plain_objects_ && !PyModule_Check(object) && !PyCallable_Check(object) &&
+           PyObject_HasAttrString(object, "__dict__") && ++num_objects_ <= kMaxObjects;
+  }
+
+  const Visit& visit_;
+  const bool plain_objects_;
+  int num_objects_ = 0;
+};
+
+template <typename Visit>
+void visit_tensors(PyObject* object, const Visit& visit, bool plain_objects = false) {
+  TensorVisitor<Visit>(visit, plain_objects)(object);
 }
 
 PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames) {
@@ -80,7 +91,7 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* k
     unit_call->leave();
     bool watched = false;
     const auto watch = [&](const at::Tensor& tensor) { watched = unit_call->output(tensor) || watched; };
-    visit_tensors(result, watch);
+    visit_tensors(result, watch, /*plain_objects=*/true);
     if (!watched && at::GradMode::is_enabled()) {  // results may leave in an argument, such as a list
       for (size_t i = 0; i < num_args; ++i) visit_tensors(args[i], watch);
     }
