@@ -146,6 +146,8 @@ void Runtime::make_buckets(size_t u) {
 
 void Runtime::index_places(size_t u) {
   Unit& unit = *units_[u];
+  // Storages of an earlier layout die: their addresses will be other tensors'.
+  std::erase_if(unit_of_storage_, [u](const auto& entry) { return entry.second == static_cast<int>(u); });
   int bucket = 0;
   for (size_t g = 0; g < unit.groups.size(); ++g) {
     const auto& slots = unit.groups[g]->slots();
@@ -606,6 +608,7 @@ void Runtime::destroy(bool gather) {
   reduce_group_ = comm::Group();
   parameters_.clear();
   index_.clear();
+  unit_of_storage_.clear();
 }
 
 }  // namespace hydrofoil::zero
