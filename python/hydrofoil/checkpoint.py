@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 import torch
 
-from hydrofoil import _C, utils
+from hydrofoil import _C, _state_json, utils
 
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
@@ -47,8 +46,8 @@ def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
 
 def _json(value: Any, what: str) -> str:
     try:
-        return json.dumps(value)
-    except TypeError as error:
+        return _state_json.dumps(value)
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"save_checkpoint: {what} holds something that JSON cannot keep ({error}); checkpoints hold no pickles") from None
 
 
@@ -151,7 +150,7 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
     _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None)
     with _together(engine, "load_checkpoint: the rest"):
         _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
-    return saved.directory, json.loads(saved.client_state)
+    return saved.directory, _state_json.loads(saved.client_state)
 
 
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,
@@ -172,4 +171,4 @@ def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_
             engine.optimizer.load_hyperparameter_json(states["param_groups"])
         _load_client_state(engine, saved)
     if load_lr_scheduler_states and engine.lr_scheduler is not None and "lr_scheduler" in states:
-        engine.lr_scheduler.load_state_dict(json.loads(states["lr_scheduler"]))
+        engine.lr_scheduler.load_state_dict(_state_json.loads(states["lr_scheduler"]))

@@ -13,6 +13,8 @@ from hydrofoil import utils
 from tests.support import models
 from tests.support.models import Odd, plain, raises, rank, world_size
 
+CLIENT_STATE = {"epoch": 7, "name": "x", "seen": {7: 1, (2, "a"): [None]}, "shape": (2, (3,)), "__hydrofoil__": "tuple"}
+
 
 def _make(stage: int, dtype: str = "fp32", optimizer: str = "config", scheduler: str = "none", seed: int = 0, accumulation: int = 1,
           **more: Any) -> Any:
@@ -29,6 +31,8 @@ def _make(stage: int, dtype: str = "fp32", optimizer: str = "config", scheduler:
                  "client_sgd": (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9})}
         kind, params = kinds[optimizer]
         arguments["optimizer"] = kind(groups, **params)
+    if scheduler == "MultiStepLR":
+        settings["scheduler"] = {"type": "MultiStepLR", "params": {"milestones": [1, 4], "gamma": 0.1}}
     if scheduler == "torch":
         arguments["lr_scheduler"] = lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     return hydrofoil.initialize(model=model, config=settings, **arguments)[0]
@@ -49,13 +53,13 @@ def resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation:
         make["fp16"] = {"enabled": True, "initial_scale_power": 8, "loss_scale_window": 2}
     engine = _make(**make)
     losses = models.train(engine, 3)
-    assert engine.save_checkpoint(directory, client_state={"epoch": 7, "name": "x"}) is True
+    assert engine.save_checkpoint(directory, client_state=CLIENT_STATE) is True
     losses += models.train(engine, 2, first=3)
     expected, lr, scale, counters = _everything(engine), engine.get_lr(), engine.loss_scale, _counters(engine)
     engine.destroy()
     other = _make(**make, seed=9)
     path, client_state = other.load_checkpoint(directory)
-    assert path.startswith(directory) and client_state == {"epoch": 7, "name": "x"}
+    assert path.startswith(directory) and client_state == CLIENT_STATE
     assert other.global_steps == 3
     assert losses[3:] == models.train(other, 2, first=3)
     assert (other.get_lr(), other.loss_scale, _counters(other)) == (lr, scale, counters)

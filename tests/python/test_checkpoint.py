@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 from pathlib import Path
 
 import pytest
 import torch
 
+from hydrofoil import _state_json
 from tests.support.world import world
 
 CASES = "tests.python.checkpoint_cases:"
@@ -14,7 +16,8 @@ STAGES = [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("dtype", "optimizer", "scheduler", "accumulation"), [
-    ("fp32", "config", "hydrofoil", 1), ("bf16", "config", "none", 2), ("fp16", "config", "hydrofoil", 1), ("bf16", "client_adamw", "torch", 1)])
+    ("fp32", "config", "hydrofoil", 1), ("bf16", "config", "none", 2), ("fp16", "config", "hydrofoil", 1), ("bf16", "client_adamw", "torch", 1),
+    ("fp32", "config", "MultiStepLR", 1)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation: int, tmp_path: Path) -> None:
     world(2).run(CASES + "resume", stage=stage, dtype=dtype, optimizer=optimizer, scheduler=scheduler, accumulation=accumulation,
@@ -61,3 +64,20 @@ def test_client_optimizer_at_another_world_size(tmp_path: Path) -> None:
 def test_model_16bit(stage: int, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     world(2).run(CASES + "model_16bit", stage=stage, directory=str(tmp_path))
+
+
+def test_values_come_back_as_they_were() -> None:
+    counter = collections.Counter({4: 1})
+    value = {"c": counter, "t": (1, [(), (2.5, None)]), 3: {True: "x", None: {}}, "n": torch.tensor(0.1), "__hydrofoil__": "dict",
+             "v": torch.arange(3)}
+    tensors: list[torch.Tensor] = []
+    again = _state_json.loads(_state_json.dumps(value, tensors), tensors)
+    assert list(again) == list(value) and type(again["c"]) is collections.Counter
+    assert again.pop("n").dtype == torch.float32 and torch.equal(again.pop("v"), torch.arange(3))
+    assert again == {key: item for key, item in value.items() if key not in ("n", "v")}
+    assert _state_json.loads('{"a": [1, {"2": 3}]}') == {"a": [1, {"2": 3}]}  # files of before
+    for bad in (object(), {object(): 1}, {1, 2}, torch.ones(2)):
+        with pytest.raises(TypeError):
+            _state_json.dumps(bad)
+    with pytest.raises(ValueError, match="unknown form"):
+        _state_json.loads('{"__hydrofoil__": "later"}')
