@@ -24,7 +24,8 @@ def _together(engine: "Engine", what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _C.agree(engine.core, f"{type(error).__name__}: {error}", what)
+        # What agree raises is a ValueError: its text needs no second name of the class.
+        _C.agree(engine.core, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}", what)
         raise
     _C.agree(engine.core, None, what)
 
