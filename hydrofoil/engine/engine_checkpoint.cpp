@@ -25,6 +25,7 @@ using zero::Range;
 
 constexpr const char* kParameter = "parameter";
 constexpr const char* kMaster = "master";
+constexpr const char* kOptimizer = "optimizer";
 
 std::string state_kind(size_t index) { return detail::concat("optimizer_state_", index); }
 
@@ -103,6 +104,28 @@ void read_group(LoadedCheckpoint& saved, const FlatGroup& group, const at::Tenso
     saved.read_range(slot.name, kind, offset, piece.numel(), values);
     piece.copy_(values);
   });
+}
+
+// What wrote the optimizer states, as a JSON text; "" where there is no optimizer.
+std::string optimizer_text(const Engine& engine, const std::string& client_optimizer) {
+  const auto kind = engine.native_optimizer();
+  if (!kind && client_optimizer.empty()) return "";
+  if (!kind) return detail::concat(R"({"kind": ")", client_optimizer, R"(", "client": true})");
+  std::string names;
+  for (const auto& name : optim::state_names(*kind)) {
+    names += detail::concat(names.empty() ? "\"" : ", \"", name, '"');
+  }
+  return detail::concat(R"({"kind": ")", optim::optimizer_name(*kind), R"(", "states": [)", names, "]}");
+}
+
+// Files of before say nothing of their optimizer.
+void check_optimizer(const Engine& engine, const LoadedCheckpoint& saved, const std::string& client_optimizer) {
+  const auto found = saved.scalars().states.find(kOptimizer);
+  if (found == saved.scalars().states.end()) return;
+  const std::string own = optimizer_text(engine, client_optimizer);
+  HYDROFOIL_CHECK_ARG(found->second == own, "load_checkpoint", "optimizer: got states of ", found->second, " in ",
+                      saved.directory(), ", the engine has ", own,
+                      "; pass load_optimizer_states=False to load the parameters alone");
 }
 
 // Everything that can be known to be wrong before a value changes.
@@ -192,6 +215,8 @@ void save_engine(Engine& engine, const SaveRequest& request) {
   scalars.counters = counters_of(engine);
   save_scaler(engine.loss_scaler(), scalars.counters);
   scalars.states = request.states;
+  const std::string optimizer = optimizer_text(engine, request.client_optimizer);
+  if (!optimizer.empty()) scalars.states[kOptimizer] = optimizer;
   scalars.client_state = request.client_state;
   checkpoint::SaveOptions options;
   options.directory = request.directory;
@@ -203,12 +228,15 @@ void save_engine(Engine& engine, const SaveRequest& request) {
   checkpoint::save_shards(options, records, scalars);
 }
 
-void load_engine(Engine& engine, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
+void load_engine(Engine& engine, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states,
+                 const std::string& client_optimizer) {
   const at::NoGradGuard no_grad;
   zero::Runtime& runtime = engine.runtime();
   const comm::Group& group = runtime.gather_group();
-  checkpoint::run_together(group, "load_checkpoint: check",
-                           [&] { check_loadable(engine, saved, strict, load_optimizer_states); });
+  checkpoint::run_together(group, "load_checkpoint: check", [&] {
+    check_loadable(engine, saved, strict, load_optimizer_states);
+    if (load_optimizer_states) check_optimizer(engine, saved, client_optimizer);
+  });
   runtime.recover();
   runtime.reducer().reset_window();
   runtime.gatherer().release_idle();

@@ -52,6 +52,10 @@ def _json(value: Any, what: str) -> str:
         raise ValueError(f"save_checkpoint: {what} holds something that JSON cannot keep ({error}); checkpoints hold no pickles") from None
 
 
+def _client_optimizer(engine: "Engine") -> str:
+    return "" if engine.optimizer is None or engine.optimizer._client is None else type(engine.optimizer._client).__name__
+
+
 def _client_params(engine: "Engine") -> Iterator[tuple[str, torch.Tensor]]:
     """This rank's shards of a client optimizer, with the names that a checkpoint keeps their states under."""
     optimizer = engine.optimizer
@@ -98,6 +102,7 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
     request.client_state = _json(client_state, "client_state")
+    request.client_optimizer = _client_optimizer(engine)
     for name, buffer in _buffers(engine).items():
         request.add_extra(name, _buffer_kind(engine.global_rank), buffer)
     _add_client_state(request, engine)
@@ -119,8 +124,10 @@ def save_model(engine: "Engine", directory: str, filename: str, exclude_frozen: 
 
 
 def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
-    if engine.optimizer is None or engine.optimizer._client is None or saved.world_size == engine.world_size:
+    if not _client_optimizer(engine) or saved.world_size == engine.world_size:
         return
+    if '"client"' not in saved.states.get("optimizer", '"client"'):
+        return  # load_engine says that it is another optimizer
     raise ValueError(
         f"load_checkpoint: the client optimizer's state was saved by {saved.world_size} ranks and cannot be read by "
         f"{engine.world_size}; pass load_optimizer_states=False, or use an optimizer of the config, which any world size reads")
@@ -148,7 +155,7 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
         return None, {}
     if load_optimizer_states:
         _check_client_state(engine, saved)
-    _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None)
+    _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None, _client_optimizer(engine))
     with _together(engine, "load_checkpoint: the rest"):
         _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
     return saved.directory, _state_json.loads(saved.client_state)

@@ -19,7 +19,9 @@ CLIENT_STATE = {"epoch": 7, "name": "x", "seen": {7: 1, (2, "a"): [None]}, "shap
 def _make(stage: int, dtype: str = "fp32", optimizer: str = "config", scheduler: str = "none", seed: int = 0, accumulation: int = 1,
           **more: Any) -> Any:
     model = plain(seed)
+    section = more.pop("optimizer_section", None)
     settings = models.config(stage, dtype, accumulation, **more)
+    settings["optimizer"] = section or settings["optimizer"]
     arguments: dict[str, Any] = {}
     if scheduler == "hydrofoil":
         settings["scheduler"] = {"type": "WarmupDecayLR", "params": {"total_num_steps": 20, "warmup_num_steps": 3}}
@@ -129,6 +131,30 @@ def tags_and_latest(directory: str) -> None:
     message = raises(ValueError, lambda: engine.save_checkpoint(directory, client_state={"x": object()}), "client_state", "JSON")
     assert message.startswith("save_checkpoint: client_state") and "Error" not in message, message
     engine.destroy()
+
+
+def other_optimizer(directory: str) -> None:
+    """States are those of one optimizer: another one takes the parameters alone."""
+    kinds = {"Lion": {"lr": 0.001}, "Adagrad": {"lr": 0.01}, "SGD": {"lr": 0.1, "momentum": 0.9}, "client_adamw": {}, "AdamW": {"lr": 0.01}}
+    made = {name: _make(2, optimizer="config", optimizer_section={"type": name, "params": params}) for name, params in kinds.items() if params}
+    made["client_adamw"] = _make(2, optimizer="client_adamw")
+    saved = {}
+    for name, engine in made.items():
+        models.train(engine, 1)
+        saved[name] = models.full_state(engine)
+        engine.save_checkpoint(directory, tag=name)
+    for name, other in (("Lion", "Adagrad"), ("SGD", "Lion"), ("AdamW", "SGD"), ("client_adamw", "AdamW"), ("Lion", "client_adamw")):
+        before = models.full_state(made[other])
+        raises(ValueError, lambda: made[other].load_checkpoint(directory, tag=name), name.removeprefix("client_adamw"),
+               other.removeprefix("client_adamw"), '"client": true' if "client_adamw" in (name, other) else "states",
+               "load_optimizer_states=False")
+        models.assert_equal(models.full_state(made[other]), before)
+        made[other].load_checkpoint(directory, tag=name, load_optimizer_states=False)
+        models.assert_equal(models.full_state(made[other]), saved[name])
+        models.train(made[other], 1)
+    for name, engine in made.items():
+        assert engine.load_checkpoint(directory, tag=name)[0] and engine.global_steps == 1
+        engine.destroy()
 
 
 def frozen_left_out(stage: int, directory: str) -> None:

@@ -50,7 +50,7 @@ def test_frozen_left_out(stage: int, tmp_path: Path) -> None:
     world(2).run(CASES + "frozen_left_out", stage=stage, directory=str(tmp_path))
 
 
-@pytest.mark.parametrize("case", ["tags_and_latest", "wrong_models", "one_rank_fails", "damaged"])
+@pytest.mark.parametrize("case", ["tags_and_latest", "wrong_models", "one_rank_fails", "damaged", "other_optimizer"])
 def test_errors(case: str, tmp_path: Path) -> None:
     world(2).run(CASES + case, directory=str(tmp_path))
 
