@@ -46,7 +46,8 @@ void agree(Engine& engine, const std::optional<std::string>& own_error, const st
 // Reads parameters and, if asked, masters, optimizer states, counters and loss scale into the engine; any world size
 // and stage. Throws InvalidArgument on all ranks for a parameter that the checkpoint lacks or has in another shape (no
 // value has changed then), for states of another optimizer, or for a damaged file (values are a mixture then: load
-// another). `strict`: a parameter that only one side has is an error. `client_optimizer`: as in SaveRequest. Collective.
+// another). `strict`: a parameter that only one side has is an error. `client_optimizer`: as in SaveRequest.
+// Collective.
 void load_engine(Engine& engine, checkpoint::LoadedCheckpoint& saved, bool strict, bool load_optimizer_states,
                  const std::string& client_optimizer = "");
 
