@@ -57,6 +57,7 @@ void Engine::configure_rounds() {
 void Engine::load_counters(const Counters& counters) {
   runtime_->require_alive("load_checkpoint");
   counters_ = counters;
+  window_start_ = counters.micro_steps;
   configure_rounds();
 }
 
@@ -161,6 +162,7 @@ StepResult Engine::finish_step() {
   if (last_.boundary) {
     ++counters_.global_steps;
     counters_.global_samples += options_.train_batch_size;
+    window_start_ = counters_.micro_steps;
   }
   configure_rounds();
   return last_;

@@ -45,6 +45,8 @@ class Engine {
   [[nodiscard]] zero::Runtime& runtime() { return *runtime_; }
   [[nodiscard]] std::optional<optim::OptimizerKind> native_optimizer() const { return native_optimizer_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
+  // Counters::micro_steps at the start of the running accumulation window.
+  [[nodiscard]] int64_t window_start() const { return window_start_; }
   [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
   void set_loss_scale(double scale);
   void load_counters(const Counters& counters);
@@ -92,6 +94,7 @@ class Engine {
   std::optional<optim::OptimizerKind> native_optimizer_;
   optim::LossScaler loss_scaler_;
   Counters counters_;
+  int64_t window_start_ = 0;
   std::optional<bool> boundary_;
   bool no_sync_ = false;
   bool loss_scaled_ = false;  // begin_backward() has run in this micro step

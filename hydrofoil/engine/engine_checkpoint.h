@@ -29,6 +29,7 @@ struct SaveRequest {
   std::vector<ExtraTensor> extras;
   std::map<std::string, std::string> states;  // JSON texts: lr_scheduler, param_groups, ...
   std::string client_state = "{}";            // JSON object
+  std::string client_optimizer;               // class of a client optimizer, an identifier; "" where there is none
 };
 
 // Writes <directory>/<tag>: parameters, masters, optimizer states, counters, loss scaler. Collective.
@@ -44,9 +45,11 @@ void agree(Engine& engine, const std::optional<std::string>& own_error, const st
 
 // Reads parameters and, if asked, masters, optimizer states, counters and loss scale into the engine; any world size
 // and stage. Throws InvalidArgument on all ranks for a parameter that the checkpoint lacks or has in another shape (no
-// value has changed then), or for a damaged file (values are a mixture then: load another). `strict`: a parameter that
-// only one side has is an error. Collective.
-void load_engine(Engine& engine, checkpoint::LoadedCheckpoint& saved, bool strict, bool load_optimizer_states);
+// value has changed then), for states of another optimizer, or for a damaged file (values are a mixture then: load
+// another). `strict`: a parameter that only one side has is an error. `client_optimizer`: as in SaveRequest.
+// Collective.
+void load_engine(Engine& engine, checkpoint::LoadedCheckpoint& saved, bool strict, bool load_optimizer_states,
+                 const std::string& client_optimizer = "");
 
 // Writes one safetensors file of the whole model, in the model's dtype: parameters (tied ones once, under their first
 // names) and `buffers`; one unit is gathered at a time, rank 0 writes. An error of rank 0 is one of all. Collective.

@@ -143,6 +143,22 @@ OptimizerKind parse_optimizer_kind(std::string_view name, bool adam_w_mode) {
                       "', expected one of adam, adamw, sgd, adagrad, lion");
 }
 
+const char* optimizer_name(OptimizerKind kind) {
+  switch (kind) {
+    case OptimizerKind::kAdam:
+      return "Adam";
+    case OptimizerKind::kAdamW:
+      return "AdamW";
+    case OptimizerKind::kSgd:
+      return "SGD";
+    case OptimizerKind::kAdagrad:
+      return "Adagrad";
+    case OptimizerKind::kLion:
+      return "Lion";
+  }
+  HYDROFOIL_ASSERT(false, "unknown optimizer kind");
+}
+
 const std::vector<std::string>& state_names(OptimizerKind kind) {
   static const std::vector<std::string> kAdamNames{"exp_avg", "exp_avg_sq"};
   static const std::vector<std::string> kSgdNames{"momentum_buffer"};

@@ -44,6 +44,9 @@ struct ShardTensors {
 // Throws InvalidArgument that lists the known names.
 [[nodiscard]] OptimizerKind parse_optimizer_kind(std::string_view name, bool adam_w_mode);
 
+// "Adam", "AdamW", "SGD", "Adagrad" or "Lion".
+[[nodiscard]] const char* optimizer_name(OptimizerKind kind);
+
 // Names of the state tensors that a kind keeps for each element, e.g. {"exp_avg", "exp_avg_sq"}.
 [[nodiscard]] const std::vector<std::string>& state_names(OptimizerKind kind);
 

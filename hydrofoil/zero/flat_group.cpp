@@ -111,6 +111,13 @@ void FlatGroup::build_segments() {
   }
 }
 
+void FlatGroup::set_missed_steps(const std::vector<int64_t>& missed_steps) {
+  for (size_t i = 0; i < slots_.size(); ++i) slots_[i].missed_steps = missed_steps.at(i);
+  segments_.clear();
+  missed_steps_.clear();
+  build_segments();
+}
+
 int64_t FlatGroup::full_bytes() const { return padded_numel_ * static_cast<int64_t>(c10::elementSize(dtype_)); }
 
 bool FlatGroup::has_master_copy() const { return owned_master_.defined() && !owned_master_.is_same(owned_model_); }

@@ -65,6 +65,8 @@ class FlatGroup {
   [[nodiscard]] const std::vector<optim::Segment>& segments() const { return segments_; }
   // ParameterSlot::missed_steps of each segment.
   [[nodiscard]] const std::vector<int64_t>& missed_steps() const { return missed_steps_; }
+  // Sets ParameterSlot::missed_steps of every slot.
+  void set_missed_steps(const std::vector<int64_t>& missed_steps);
   // The whole buffer, raw; only while gathered.
   [[nodiscard]] at::Tensor full() const;
 

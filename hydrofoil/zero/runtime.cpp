@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <set>
@@ -367,7 +366,7 @@ void Runtime::refresh_masters() {
 }
 
 void Runtime::allocate_optimizer_states(int num_states) {
-  num_states_ = num_states;
+  num_states_ = std::max(num_states_, num_states);
   for (auto& unit : units_) {
     for (size_t b = 0; b < unit->buckets.size(); ++b) {
       auto& states = unit->optimizer_states[b];
@@ -543,41 +542,6 @@ void Runtime::restore(int64_t parameter, const std::vector<at::Tensor>& tensors)
   for (size_t s = 0; s + 1 < tensors.size(); ++s) {
     scatter(
         parameter, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
-  }
-}
-
-void Runtime::put_aside(int64_t parameter, std::vector<at::Tensor> tensors) {
-  for (auto& tensor : tensors) {
-    const int64_t num_slices = options_.sharding.optimizer_states ? options_.sharding.num_shards : 1;
-    const int64_t slice = (tensor.numel() + num_slices - 1) / num_slices;
-    at::Tensor flat = at::zeros({slice * num_slices}, tensor.options());
-    flat.narrow(0, 0, tensor.numel()).copy_(values_in_memory_order(tensor));
-    tensor = flat.narrow(0, num_slices > 1 ? options_.sharding.shard_rank * slice : 0, slice).clone();
-  }
-  aside_[parameter] = std::move(tensors);
-}
-
-std::vector<at::Tensor> Runtime::take_back(int64_t parameter) {
-  std::vector<at::Tensor> tensors = std::move(aside_.extract(parameter).mapped());
-  const at::Tensor& shape = parameters_[parameter].parameter;
-  for (auto& tensor : tensors) {
-    if (options_.sharding.optimizer_states) {
-      at::Tensor full = at::empty({tensor.numel() * options_.sharding.num_shards}, tensor.options());
-      gather_group_.all_gather(tensor, full, {parameters_[parameter].name, op_signature(OpKind::kAccess, parameter)})
-          .wait();
-      tensor = full;
-    }
-    tensor = tensor.as_strided(shape.sizes(), shape.strides(), 0);
-  }
-  return tensors;
-}
-
-void Runtime::count_missed_steps() {
-  for (const auto& unit : units_) {
-    for (const auto& group : unit->groups) {
-      if (group->trainable()) continue;
-      for (const auto& slot : group->slots()) ++missed_steps_[slot.index];
-    }
   }
 }
 

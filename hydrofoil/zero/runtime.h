@@ -105,6 +105,21 @@ class Runtime {
   void publish_parameters();
   // Called once an optimizer step: frozen parameters miss it.
   void count_missed_steps();
+  // Optimizer steps that each parameter has missed while it was frozen.
+  [[nodiscard]] const std::vector<int64_t>& missed_steps() const { return missed_steps_; }
+  void set_missed_steps(std::vector<int64_t> missed_steps);
+
+  // What a frozen parameter keeps of its training before, for when it thaws. Each rank keeps a run of its elements.
+  struct Aside {
+    int64_t parameter = 0;
+    int64_t offset = 0;               // of the run, in the parameter's elements
+    std::vector<at::Tensor> tensors;  // master and states, 1-D fp32
+  };
+  [[nodiscard]] std::vector<Aside> aside() const;
+  [[nodiscard]] Range aside_range(int64_t parameter) const;
+  // Replaces it: `tensors` over aside_range(), or none where it keeps nothing. The same number on every rank.
+  void set_aside(int64_t parameter, const std::vector<at::Tensor>& tensors);
+
   // Reads the parameters into the fp32 masters again (after .data writes).
   void refresh_masters();
 
@@ -150,6 +165,9 @@ class Runtime {
   void require_optimizer_groups() const;
   void regroup();
   void regroup_unit(size_t u);
+  [[nodiscard]] int num_aside_slices() const {
+    return options_.sharding.optimizer_states ? options_.sharding.num_shards : 1;
+  }
   void put_aside(int64_t parameter, std::vector<at::Tensor> tensors);
   void restore(int64_t parameter, const std::vector<at::Tensor>& tensors);
   [[nodiscard]] std::vector<at::Tensor> take_back(int64_t parameter);
@@ -168,7 +186,7 @@ class Runtime {
   UnitLayout layout_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::vector<Place> places_;
-  // Of frozen parameters that were trained before: this rank's slice of master and states, 1-D, for when they thaw.
+  // See Aside; slices of one size on every rank, padded.
   std::map<int64_t, std::vector<at::Tensor>> aside_;
   std::vector<int64_t> missed_steps_;           // a parameter
   std::map<const void*, int64_t> index_;        // TensorImpl -> parameter

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 import torch
 
-from hydrofoil import _C, utils
+from hydrofoil import _C, _state_json, utils
 
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
 
 __all__ = ["load", "save", "save_model"]
 
+_EXTRA_STATE = "extra_state"  # name of the text and, with /<number>, of the tensors
 _SCALAR = "number:"  # before the names of states that are Python numbers
 
 
@@ -25,14 +25,15 @@ def _together(engine: "Engine", what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _C.agree(engine.core, f"{type(error).__name__}: {error}", what)
+        # What agree raises is a ValueError: its text needs no second name of the class.
+        _C.agree(engine.core, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}", what)
         raise
     _C.agree(engine.core, None, what)
 
 
-def _buffer_kind(rank: int) -> str:
-    """Buffers (BatchNorm statistics) are each rank's own; another number of ranks takes those of rank 0."""
-    return "buffer" if rank == 0 else f"buffer_of_rank_{rank}"
+def _kind_of_rank(kind: str, rank: int) -> str:
+    """Buffers (BatchNorm statistics) and extra states are each rank's own; another number of ranks takes those of rank 0."""
+    return kind if rank == 0 else f"{kind}_of_rank_{rank}"
 
 
 def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
@@ -47,9 +48,61 @@ def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
 
 def _json(value: Any, what: str) -> str:
     try:
-        return json.dumps(value)
-    except TypeError as error:
+        return _state_json.dumps(value)
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"save_checkpoint: {what} holds something that JSON cannot keep ({error}); checkpoints hold no pickles") from None
+
+
+def _source_rank(engine: "Engine", saved: _C.LoadedCheckpoint) -> int:
+    return engine.global_rank if saved.world_size == engine.world_size else 0
+
+
+def _with_extra_state(engine: "Engine", method: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    for path, module in engine.module.named_modules():
+        if getattr(type(module), method) is not getattr(torch.nn.Module, method):
+            yield path, module
+
+
+def _add_extra_states(request: _C.SaveRequest, engine: "Engine") -> None:
+    """What get_extra_state of modules gives: one JSON text of all, as bytes, and the tensors in it."""
+    texts: dict[str, str] = {}
+    tensors: list[torch.Tensor] = []
+    for path, module in _with_extra_state(engine, "get_extra_state"):
+        try:
+            texts[path] = _state_json.dumps(module.get_extra_state(), tensors)
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"save_checkpoint: get_extra_state of module {path!r} ({type(module).__name__}) gives something that JSON "
+                             f"cannot keep ({error}); a checkpoint keeps tensors, numbers, strings, lists, tuples and dicts") from None
+    if not texts:
+        return
+    kind = _kind_of_rank("extra_state", engine.global_rank)
+    request.add_extra(_EXTRA_STATE, kind, torch.frombuffer(bytearray(_state_json.dumps(texts).encode()), dtype=torch.uint8))
+    for i, tensor in enumerate(tensors):
+        request.add_extra(f"{_EXTRA_STATE}/{i}", kind, tensor)
+
+
+def _load_extra_states(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool) -> None:
+    modules = dict(_with_extra_state(engine, "set_extra_state"))
+    if not modules:
+        return
+    kind = _kind_of_rank("extra_state", _source_rank(engine, saved))
+    text = saved.read_extra(_EXTRA_STATE, kind)
+    if text is None:
+        utils.logger.warning("load_checkpoint: %s has no extra states; the model's modules %s keep theirs", saved.directory, list(modules))
+        return
+    texts = _state_json.loads(bytes(text.tolist()).decode())
+    tensors: list[torch.Tensor] = []
+    while (tensor := saved.read_extra(f"{_EXTRA_STATE}/{len(tensors)}", kind)) is not None:
+        tensors.append(tensor)
+    for path, module in modules.items():
+        if path in texts:
+            module.set_extra_state(_state_json.loads(texts[path], tensors))
+        elif strict:
+            raise ValueError(f"{saved.directory} has no extra state of module {path!r}")
+
+
+def _client_optimizer(engine: "Engine") -> str:
+    return "" if engine.optimizer is None or engine.optimizer._client is None else type(engine.optimizer._client).__name__
 
 
 def _client_params(engine: "Engine") -> Iterator[tuple[str, torch.Tensor]]:
@@ -98,8 +151,10 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
     request.client_state = _json(client_state, "client_state")
+    request.client_optimizer = _client_optimizer(engine)
     for name, buffer in _buffers(engine).items():
-        request.add_extra(name, _buffer_kind(engine.global_rank), buffer)
+        request.add_extra(name, _kind_of_rank("buffer", engine.global_rank), buffer)
+    _add_extra_states(request, engine)
     _add_client_state(request, engine)
     return request
 
@@ -119,8 +174,10 @@ def save_model(engine: "Engine", directory: str, filename: str, exclude_frozen: 
 
 
 def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
-    if engine.optimizer is None or engine.optimizer._client is None or saved.world_size == engine.world_size:
+    if not _client_optimizer(engine) or saved.world_size == engine.world_size:
         return
+    if '"client"' not in saved.states.get("optimizer", '"client"'):
+        return  # load_engine says that it is another optimizer
     raise ValueError(
         f"load_checkpoint: the client optimizer's state was saved by {saved.world_size} ranks and cannot be read by "
         f"{engine.world_size}; pass load_optimizer_states=False, or use an optimizer of the config, which any world size reads")
@@ -148,16 +205,16 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
         return None, {}
     if load_optimizer_states:
         _check_client_state(engine, saved)
-    _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None)
+    _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None, _client_optimizer(engine))
     with _together(engine, "load_checkpoint: the rest"):
         _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
-    return saved.directory, json.loads(saved.client_state)
+    return saved.directory, _state_json.loads(saved.client_state)
 
 
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,
                load_lr_scheduler_states: bool) -> None:
     for name, buffer in _buffers(engine).items():
-        value = saved.read_extra(name, _buffer_kind(engine.global_rank if saved.world_size == engine.world_size else 0))
+        value = saved.read_extra(name, _kind_of_rank("buffer", _source_rank(engine, saved)))
         if value is None:
             if strict:
                 raise ValueError(f"{saved.directory} has no buffer {name}")
@@ -166,10 +223,11 @@ def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_
             raise ValueError(f"buffer {name}: got shape {list(value.shape)} in the checkpoint, the model has {list(buffer.shape)}")
         with torch.no_grad():
             buffer.copy_(value)
+    _load_extra_states(engine, saved, strict)
     states = saved.states
     if load_optimizer_states and engine.optimizer is not None:
         if "param_groups" in states:
             engine.optimizer.load_hyperparameter_json(states["param_groups"])
         _load_client_state(engine, saved)
     if load_lr_scheduler_states and engine.lr_scheduler is not None and "lr_scheduler" in states:
-        engine.lr_scheduler.load_state_dict(json.loads(states["lr_scheduler"]))
+        engine.lr_scheduler.load_state_dict(_state_json.loads(states["lr_scheduler"]))

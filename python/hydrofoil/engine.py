@@ -262,7 +262,8 @@ class Engine(ConfigGetters, torch.nn.Module):
 
         frozen = {n for n, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
         with GatheredParameters(list(self.module.parameters())):
-            state = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+            state = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value  # extra states may be anything
+                     for name, value in self.module.state_dict().items()}
         return {n: v for n, v in state.items() if not (exclude_frozen_parameters and n in frozen)}
 
     def load_module_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> Any:

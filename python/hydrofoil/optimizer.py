@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Optional
 
 import torch
 
-from hydrofoil import _C
+from hydrofoil import _C, utils
 
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
@@ -255,7 +255,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
 
     def hyperparameter_json(self) -> str:
         """Groups without their parameters, as a checkpoint keeps them."""
-        return group_json(self._client.param_groups if self._client is not None else self.param_groups)
+        return group_json(self._client.param_groups if self._client is not None else self.param_groups, report=True)
 
     def load_hyperparameter_json(self, text: str) -> None:
         groups = self._client.param_groups if self._client is not None else self.param_groups
@@ -263,12 +263,26 @@ class ZeroOptimizer(torch.optim.Optimizer):
         if len(saved) != len(groups):
             raise ValueError(f"load_checkpoint: got {len(saved)} parameter groups in the checkpoint, the optimizer has {len(groups)}")
         for group, values in zip(groups, saved):
-            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            for name, value in values.items():
+                if isinstance(group.get(name), torch.Tensor):
+                    group[name].fill_(value)
+                else:
+                    group[name] = tuple(value) if isinstance(value, list) else value
 
 
-def group_json(groups: list[dict[str, Any]]) -> str:
-    """Optimizer groups without their parameters as JSON; leaves out what JSON cannot hold."""
-    return json.dumps([{k: v for k, v in group.items() if k != "params" and _is_json(v)} for group in groups])
+def group_json(groups: list[dict[str, Any]], report: bool = False) -> str:
+    """Optimizer groups without their parameters as JSON, tensors as numbers; leaves out, and may log, what JSON cannot hold."""
+    kept = [{k: _number(v) for k, v in group.items() if k != "params"} for group in groups]
+    dropped = sorted({k for group in kept for k, v in group.items() if not _is_json(v)})
+    if dropped and report:
+        utils.logger.warning("parameter groups: %s: not kept, since JSON cannot hold it", ", ".join(dropped))
+    return json.dumps([{k: v for k, v in group.items() if _is_json(v)} for group in kept])
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_number(item) for item in value]
+    return value.item() if isinstance(value, torch.Tensor) and value.dim() == 0 else value
 
 
 def _is_json(value: Any) -> bool:

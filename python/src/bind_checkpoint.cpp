@@ -18,6 +18,7 @@ void bind_checkpoint(py::module_& module) {
       .def_readwrite("exclude_frozen", &SaveRequest::exclude_frozen)
       .def_readwrite("states", &SaveRequest::states)
       .def_readwrite("client_state", &SaveRequest::client_state)
+      .def_readwrite("client_optimizer", &SaveRequest::client_optimizer)
       .def("add_extra", [](SaveRequest& request, std::string name, std::string kind, at::Tensor value) {
         request.extras.push_back({std::move(name), std::move(kind), std::move(value)});
       });
@@ -63,8 +64,9 @@ void bind_checkpoint(py::module_& module) {
       py::arg("engine"), py::arg("path"), py::arg("buffers"), no_gil);
   module.def(
       "load_engine",
-      [](const EnginePointer& e, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states) {
-        engine::load_engine(*e, saved, strict, load_optimizer_states);
+      [](const EnginePointer& e, LoadedCheckpoint& saved, bool strict, bool load_optimizer_states,
+         const std::string& client_optimizer) {
+        engine::load_engine(*e, saved, strict, load_optimizer_states, client_optimizer);
       },
       no_gil);
 }

@@ -213,6 +213,9 @@ TEST(OptimizerKindNames, AreParsedWithoutCase) {
   EXPECT_EQ(parse_optimizer_kind("LION", true), OptimizerKind::kLion);
   EXPECT_THROW((void)parse_optimizer_kind("adamx", true), InvalidArgument);
   EXPECT_EQ(state_names(OptimizerKind::kAdamW), (std::vector<std::string>{"exp_avg", "exp_avg_sq"}));
+  for (const char* name : {"Adam", "AdamW", "SGD", "Adagrad", "Lion"}) {
+    EXPECT_STREQ(optimizer_name(parse_optimizer_kind(name, false)), name);
+  }
   const Hyperparameters plain, with_momentum{.momentum = 0.9};
   EXPECT_TRUE(state_names(OptimizerKind::kSgd, {&plain, 1}).empty());
   EXPECT_EQ(state_names(OptimizerKind::kSgd, {&with_momentum, 1}).size(), 1u);
