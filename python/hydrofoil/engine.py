@@ -302,10 +302,15 @@ class Engine(ConfigGetters, torch.nn.Module):
     save_fp16_model = save_16bit_model
 
     def destroy(self, gather: bool = False) -> None:
-        """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective)."""
+        """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective).
+
+        A client optimizer then works on the model's parameters: with its state at stage 0 or on one rank, else as a new one.
+        """
         self._wrapping.remove()
         self.core.destroy(gather)
         self._groups.close()
+        if self.optimizer is not None:
+            self.optimizer._release_client()
         for parameter in self._parameters_list:
             parameter.__dict__.pop("_hydrofoil_engine", None)
         self._parameters_list = []
