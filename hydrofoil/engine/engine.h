@@ -47,6 +47,8 @@ class Engine {
   [[nodiscard]] const Counters& counters() const { return counters_; }
   [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
   void set_loss_scale(double scale);
+  // Throws InvalidArgument as LossScaler::load_state does.
+  void load_loss_scaler(const optim::LossScalerState& state);
   void load_counters(const Counters& counters);
 
   // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and

@@ -93,6 +93,8 @@ void FlatGroup::attach_parameters(char* base, const std::shared_ptr<void>& owner
 }
 
 void FlatGroup::build_segments() {
+  segments_.clear();
+  missed_steps_.clear();
   for (const auto& slot : slots_) {
     const Range part = intersect({slot.offset, slot.offset + slot.numel}, owned_);
     if (part.numel() == 0) continue;
@@ -107,6 +109,11 @@ void FlatGroup::build_segments() {
       missed_steps_.push_back(slot.missed_steps);
     }
   }
+}
+
+void FlatGroup::set_missed_steps(const std::vector<int64_t>& of_parameters) {
+  for (auto& slot : slots_) slot.missed_steps = of_parameters.at(slot.index);
+  build_segments();
 }
 
 int64_t FlatGroup::full_bytes() const { return padded_numel_ * static_cast<int64_t>(c10::elementSize(dtype_)); }

@@ -65,6 +65,8 @@ class FlatGroup {
   [[nodiscard]] const std::vector<optim::Segment>& segments() const { return segments_; }
   // ParameterSlot::missed_steps of each segment.
   [[nodiscard]] const std::vector<int64_t>& missed_steps() const { return missed_steps_; }
+  // `of_parameters`: one a parameter of the runtime's table.
+  void set_missed_steps(const std::vector<int64_t>& of_parameters);
   // The whole buffer, raw; only while gathered.
   [[nodiscard]] at::Tensor full() const;
 

@@ -549,6 +549,20 @@ void Runtime::count_missed_steps() {
   }
 }
 
+void Runtime::load_missed_steps(std::vector<int64_t> missed_steps) {
+  constexpr char kName[] = "load_missed_steps";
+  require_alive(kName);
+  HYDROFOIL_CHECK_ARG(missed_steps.size() == parameters_.size(), kName, "got ", missed_steps.size(),
+                      " counts, expected one for each of the ", parameters_.size(), " parameters");
+  for (const int64_t count : missed_steps) {
+    HYDROFOIL_CHECK_ARG(count >= 0, kName, "got a count of ", count, ", expected at least 0");
+  }
+  missed_steps_ = std::move(missed_steps);
+  for (const auto& unit : units_) {
+    for (const auto& group : unit->groups) group->set_missed_steps(missed_steps_);
+  }
+}
+
 void Runtime::require_alive(const char* function) const {
   HYDROFOIL_CHECK_ARG(alive(), function, "the engine was destroyed");
 }

@@ -99,6 +99,10 @@ class Runtime {
   void publish_parameters();
   // Called once an optimizer step: frozen parameters miss it.
   void count_missed_steps();
+  // Steps that each of parameters() has missed. The setter throws InvalidArgument unless it gets one count, not
+  // negative, for each.
+  [[nodiscard]] const std::vector<int64_t>& missed_steps() const { return missed_steps_; }
+  void load_missed_steps(std::vector<int64_t> missed_steps);
   // Reads the parameters into the fp32 masters again (after .data writes).
   void refresh_masters();
 

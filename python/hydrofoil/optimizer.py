@@ -255,9 +255,10 @@ class ZeroOptimizer(torch.optim.Optimizer):
 
     # -- state_dict ----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """This rank's share: fp32 masters, optimizer states, hyperparameters, loss scale. Loads at the same world size and stage."""
+        """This rank's share: fp32 masters, optimizer states, hyperparameters, loss scaler. Loads at the same world size and stage."""
         core = self._engine.core
-        state: dict[Any, Any] = {"loss_scale": core.loss_scale, "optimizer_steps": core.counters.optimizer_steps}
+        state: dict[Any, Any] = {"loss_scale": core.loss_scale, "optimizer_steps": core.counters.optimizer_steps,
+                                 "loss_scaler": core.loss_scaler, "missed_steps": core.missed_steps}
         if self._client is not None:
             with self._bound_client():
                 state["client"] = copy.deepcopy(self._client.state_dict()["state"])
@@ -275,6 +276,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
         if [tensors[0].shape for tensors in mine] != [tensors[0].shape for tensors in state["shards"]]:
             raise ValueError("load_state_dict: the state was made for other shards (world size, stage, units or model); "
                              "save_checkpoint and load_checkpoint move between them")
+        core.missed_steps = state.get("missed_steps", core.missed_steps)
         self.load_hyperparameter_json(json.dumps(state_dict["param_groups"]))
         with torch.no_grad():
             for tensors, saved in zip(mine, state["shards"]):
@@ -288,7 +290,11 @@ class ZeroOptimizer(torch.optim.Optimizer):
         counters = core.counters
         counters.optimizer_steps = state["optimizer_steps"]
         core.load_counters(counters)
-        core.loss_scale = state["loss_scale"]
+        scaler = state.get("loss_scaler")
+        if scaler is None or core.dynamic_loss_scale and scaler["hysteresis_left"] < 1:  # an older dict, or a constant scale's
+            core.loss_scale = state["loss_scale"]
+        else:
+            core.load_loss_scaler(state["loss_scale"], **scaler)
         core.publish_masters()
 
     # -- what scripts read ---------------------------------------------------------------------------------------------
