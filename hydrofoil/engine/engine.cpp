@@ -187,4 +187,9 @@ void Engine::set_loss_scale(double scale) {
   if (runtime_->alive()) configure_rounds();
 }
 
+void Engine::load_loss_scaler(const optim::LossScalerState& state) {
+  loss_scaler_.load_state(state);
+  if (runtime_->alive()) configure_rounds();
+}
+
 }  // namespace hydrofoil::engine

@@ -49,6 +49,8 @@ class Engine {
   [[nodiscard]] int64_t window_start() const { return window_start_; }
   [[nodiscard]] optim::LossScaler& loss_scaler() { return loss_scaler_; }
   void set_loss_scale(double scale);
+  // Throws InvalidArgument as LossScaler::load_state does.
+  void load_loss_scaler(const optim::LossScalerState& state);
   void load_counters(const Counters& counters);
 
   // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and

@@ -95,6 +95,8 @@ void FlatGroup::attach_parameters(char* base, const std::shared_ptr<void>& owner
 }
 
 void FlatGroup::build_segments() {
+  segments_.clear();
+  missed_steps_.clear();
   for (const auto& slot : slots_) {
     const Range part = intersect({slot.offset, slot.offset + slot.numel}, owned_);
     if (part.numel() == 0) continue;

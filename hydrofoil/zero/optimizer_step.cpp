@@ -148,6 +148,7 @@ struct ClientRun {
   int64_t offset = 0;
   std::vector<int64_t> sizes;
   std::vector<int64_t> strides;
+  int64_t parameter = -1;
 
   [[nodiscard]] at::Tensor view(const at::Tensor& owned) const {
     return owned.as_strided(sizes, strides, owned.storage_offset() + offset);
@@ -160,7 +161,8 @@ std::vector<ClientRun> client_runs(const FlatGroup& group) {
   if (group.owned().numel() == group.padded_numel()) {
     for (const auto& slot : group.slots()) {
       if (slot.numel == 0) continue;
-      runs.push_back({slot.optimizer_group, slot.offset, slot.parameter.sizes().vec(), slot.parameter.strides().vec()});
+      runs.push_back({slot.optimizer_group, slot.offset, slot.parameter.sizes().vec(), slot.parameter.strides().vec(),
+                      slot.index});
     }
     return runs;
   }
@@ -175,8 +177,8 @@ std::vector<ClientShard> client_shards(Runtime& runtime) {
   for (auto& unit : runtime.units()) {
     for (auto& bucket : unit->buckets) {
       for (const auto& run : client_runs(bucket->group())) {
-        shards.push_back(
-            {run.optimizer_group, run.view(bucket->group().owned_master()), run.view(bucket->owned_gradient())});
+        shards.push_back({run.optimizer_group, run.view(bucket->group().owned_master()),
+                          run.view(bucket->owned_gradient()), run.parameter});
       }
     }
   }

@@ -34,6 +34,7 @@ struct ClientShard {
   int group = 0;
   at::Tensor value;  // a view of the master
   at::Tensor gradient;
+  int64_t parameter = -1;  // in Runtime::parameters(), where the shard is all of it
 };
 [[nodiscard]] std::vector<ClientShard> client_shards(Runtime& runtime);
 // What an optimizer of the user's keeps of one kind for each of client_shards(), in their order (undefined: nothing

@@ -105,7 +105,8 @@ class Runtime {
   void publish_parameters();
   // Called once an optimizer step: frozen parameters miss it.
   void count_missed_steps();
-  // Optimizer steps that each parameter has missed while it was frozen.
+  // Optimizer steps that each of parameters() has missed while it was frozen. The setter throws InvalidArgument unless
+  // it gets one count, not negative, for each.
   [[nodiscard]] const std::vector<int64_t>& missed_steps() const { return missed_steps_; }
   void set_missed_steps(std::vector<int64_t> missed_steps);
 

@@ -63,7 +63,12 @@ std::vector<at::Tensor> Runtime::take_back(int64_t parameter) {
 }
 
 void Runtime::set_missed_steps(std::vector<int64_t> missed_steps) {
-  HYDROFOIL_ASSERT(missed_steps.size() == parameters_.size(), missed_steps.size());
+  require_alive("set_missed_steps");
+  HYDROFOIL_CHECK_ARG(missed_steps.size() == parameters_.size(), "set_missed_steps", "got ", missed_steps.size(),
+                      " counts, expected one for each of the ", parameters_.size(), " parameters");
+  for (const int64_t count : missed_steps) {
+    HYDROFOIL_CHECK_ARG(count >= 0, "set_missed_steps", "got a count of ", count, ", expected at least 0");
+  }
   missed_steps_ = std::move(missed_steps);
   for (auto& unit : units_) {
     for (auto& group : unit->groups) {

@@ -89,7 +89,12 @@ class Engine(ConfigGetters, torch.nn.Module):
         if client is not None:
             check_client(client, sharded=options.zero_stage > 0 and self.world_size > 1)
             defaults = dict(getattr(client, "defaults", defaults))  # schedulers look there for what an optimizer knows
-        group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+        group_of: dict[int, int] = {}
+        for number, group in enumerate(groups):
+            for p in group["params"]:
+                if group_of.setdefault(id(p), number) != number:
+                    raise ValueError(f"initialize: parameter {self.param_names.get(p, '(not of the model)')} is in the optimizer groups "
+                                     f"{group_of[id(p)]} and {number}; list it in one")
         # Without a list of the user's, parameters that are frozen now belong to the only group too.
         group_of_others = 0 if client is None and model_parameters is None else -1
         unknown = [p for group in groups for p in group["params"] if p not in self.param_names]
@@ -303,10 +308,15 @@ class Engine(ConfigGetters, torch.nn.Module):
     save_fp16_model = save_16bit_model
 
     def destroy(self, gather: bool = False) -> None:
-        """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective)."""
+        """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective).
+
+        A client optimizer then works on the model's parameters: with its state at stage 0 or on one rank, else as a new one.
+        """
         self._wrapping.remove()
         self.core.destroy(gather)
         self._groups.close()
+        if self.optimizer is not None:
+            self.optimizer._release_client()
         for parameter in self._parameters_list:
             parameter.__dict__.pop("_hydrofoil_engine", None)
         self._parameters_list = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import json
-from typing import TYPE_CHECKING, Any, Iterable, Optional
+import weakref
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Optional
 
 import torch
 
@@ -54,11 +56,31 @@ def check_client(client: Any, sharded: bool) -> None:
                              "optimizer, and load its state with load_checkpoint")
 
 
+def _guard_client(optimizer: "ZeroOptimizer") -> list[Any]:
+    """The client's own step, state_dict and load_state_dict miss the shards: they raise, and say what to call; removable hooks."""
+    owner = weakref.ref(optimizer)  # the user's optimizer does not keep an engine
+
+    def guard(call: str, instead: str) -> Any:
+        def hook(client: Any, *_: Any) -> None:
+            wrapper = owner()
+            if wrapper is not None and not wrapper._client_bound:
+                raise ValueError(f"{call}: optimizer {type(client).__name__} belongs to an engine, which holds its state; call {instead}, or "
+                                 "destroy the engine first")
+        return hook
+
+    guards = {"register_step_pre_hook": guard("step", "engine.step()"),
+              "register_state_dict_pre_hook": guard("state_dict", "engine.optimizer.state_dict()"),
+              "register_load_state_dict_pre_hook": guard("load_state_dict", "engine.optimizer.load_state_dict(...) or engine.load_checkpoint")}
+    client = optimizer._client
+    return [getattr(client, register)(hook) for register, hook in guards.items() if hasattr(client, register)]
+
+
 class ZeroOptimizer(torch.optim.Optimizer):
     """Steps the engine's shards. `param_groups` are the source of lr, betas, weight decay, ... and may be changed at any time.
 
     With `client`, a torch.optim optimizer (or one with its interface) is run on this rank's fp32 shards instead of the fused
-    kernels; its groups then are `param_groups`. At stage 0 it sees the parameters in their shapes, else flat slices of them.
+    kernels; its groups then are `param_groups`. At stage 0 it sees the parameters in their shapes, else flat slices of them. They
+    stand in its groups only while it steps; outside, the groups list the model's parameters. Its state is keyed by the shards.
     """
 
     def __init__(self, engine: "Engine", kind: Optional[_C.OptimizerKind], groups: list[dict[str, Any]],
@@ -68,6 +90,9 @@ class ZeroOptimizer(torch.optim.Optimizer):
         self.optimizer = client if client is not None else self
         self._client = client
         self._client_groups: list[list[torch.nn.Parameter]] = []
+        self._client_whole: dict[torch.nn.Parameter, int] = {}  # shards that are whole parameters: their index in the model
+        self._client_bound = False
+        self._client_guards = _guard_client(self) if client is not None else []
         # Optimizer.__init__ would import torch._dynamo with sympy: seconds, and 70 MB a rank. The way of unpickling does not.
         for group in groups:
             for name, value in defaults.items():
@@ -95,7 +120,9 @@ class ZeroOptimizer(torch.optim.Optimizer):
 
     # -- stepping ------------------------------------------------------------------------------------------------------
     def _bind_client(self) -> None:
-        """Points the client's groups at this rank's shards; its state, keyed by parameter, stays with them."""
+        """Makes the parameters over this rank's shards that the client works on; its state, keyed by parameter, stays with them."""
+        if not self._engine.core.alive:
+            raise ValueError("optimizer: the engine was destroyed")
         shards = self._engine.core.client_shards()
         key = [(s.group, s.value.data_ptr(), s.value.numel()) for s in shards]
         if getattr(self, "_client_key", None) == key:
@@ -105,11 +132,56 @@ class ZeroOptimizer(torch.optim.Optimizer):
                              "the new layout; take an optimizer of the config, or build a new engine")
         self._client_key = key
         self._client_groups = [[] for _ in self._client.param_groups]
+        self._client_whole = {}
         for shard in shards:
-            self._client_groups[shard.group].append(torch.nn.Parameter(shard.value, requires_grad=True))
+            param = torch.nn.Parameter(shard.value, requires_grad=True)
+            self._client_groups[shard.group].append(param)
+            if shard.parameter >= 0:
+                self._client_whole[param] = shard.parameter
         self._client.state.clear()
-        for group, params in zip(self._client.param_groups, self._client_groups):
+
+    @contextlib.contextmanager
+    def _bound_client(self) -> Iterator[None]:
+        """Inside, the client's groups list this rank's shards; outside, as they were: what users read and clip is the model's."""
+        self._bind_client()
+        groups = self._client.param_groups
+        if len(groups) != len(self._client_groups):
+            raise ValueError("add_param_group: the groups of the optimizer are laid out in initialize; give them all there")
+        own = [group["params"] for group in groups]
+        for group, params in zip(groups, self._client_groups):
             group["params"] = params
+        self._client_bound = True
+        try:
+            yield
+        finally:
+            self._client_bound = False
+            for group, params in zip(groups, own):
+                group["params"] = params
+
+    def _release_client(self) -> None:
+        """After the engine's end: whole parameters' states go on with the model's parameters, others are dropped with one line."""
+        if self._client is None:
+            return
+        for guard in self._client_guards:
+            guard.remove()
+        dropped = 0
+        for param in (param for params in self._client_groups for param in params):
+            state = self._client.state.pop(param, None)
+            if not state:
+                continue
+            index = self._client_whole.get(param)
+            if index is None:
+                dropped += 1
+                continue
+            parameter = self._engine._parameters_list[index]
+            # As torch's load_state_dict: states have the dtype of the parameter, "step" its own.
+            self._client.state[parameter] = {
+                key: value.to(parameter.dtype) if key != "step" and isinstance(value, torch.Tensor) and value.is_floating_point() else value
+                for key, value in state.items()}
+        self._client_groups, self._client_whole = [], {}
+        if dropped and self._engine.global_rank == 0:
+            utils.logger.warning("destroy: the states of optimizer %s belong to slices of the parameters and are dropped; it goes on as a "
+                                 "new one", type(self._client).__name__)
 
     def _update(self) -> None:
         core = self._engine.core
@@ -117,15 +189,17 @@ class ZeroOptimizer(torch.optim.Optimizer):
         if self._client is None:
             core.update_native(self._hyperparameters())
             return
-        self._bind_client()
-        position = [0] * len(self._client_groups)
-        for shard in core.begin_client_update():
-            self._client_groups[shard.group][position[shard.group]].grad = shard.gradient
-            position[shard.group] += 1
-        self._client.step()
-        for params in self._client_groups:
-            for param in params:
-                param.grad = None
+        with self._bound_client():
+            position = [0] * len(self._client_groups)
+            for shard in core.begin_client_update():
+                self._client_groups[shard.group][position[shard.group]].grad = shard.gradient
+                position[shard.group] += 1
+            try:
+                self._client.step()
+            finally:
+                for params in self._client_groups:
+                    for param in params:
+                        param.grad = None
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Use engine.step(); calling this does the same without the learning rate schedule."""
@@ -181,12 +255,13 @@ class ZeroOptimizer(torch.optim.Optimizer):
 
     # -- state_dict ----------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """This rank's share: fp32 masters, optimizer states, hyperparameters, loss scale. Loads at the same world size and stage."""
+        """This rank's share: fp32 masters, optimizer states, hyperparameters, loss scaler. Loads at the same world size and stage."""
         core = self._engine.core
-        state: dict[Any, Any] = {"loss_scale": core.loss_scale, "optimizer_steps": core.counters.optimizer_steps}
+        state: dict[Any, Any] = {"loss_scale": core.loss_scale, "optimizer_steps": core.counters.optimizer_steps,
+                                 "loss_scaler": core.loss_scaler, "missed_steps": core.missed_steps}
         if self._client is not None:
-            self._bind_client()
-            state["client"] = copy.deepcopy(self._client.state_dict()["state"])
+            with self._bound_client():
+                state["client"] = copy.deepcopy(self._client.state_dict()["state"])
         state["shards"] = [[tensor.clone() for tensor in tensors] for tensors in core.owned_tensors()]
         return {"state": state, "param_groups": json.loads(self.hyperparameter_json())}
 
@@ -201,19 +276,25 @@ class ZeroOptimizer(torch.optim.Optimizer):
         if [tensors[0].shape for tensors in mine] != [tensors[0].shape for tensors in state["shards"]]:
             raise ValueError("load_state_dict: the state was made for other shards (world size, stage, units or model); "
                              "save_checkpoint and load_checkpoint move between them")
+        core.missed_steps = state.get("missed_steps", core.missed_steps)
         self.load_hyperparameter_json(json.dumps(state_dict["param_groups"]))
         with torch.no_grad():
             for tensors, saved in zip(mine, state["shards"]):
                 for tensor, value in zip(tensors, saved):
                     tensor.copy_(value)
         if self._client is not None:
-            self._bind_client()
-            own = self._client.state_dict()
-            self._client.load_state_dict({"state": state["client"], "param_groups": own["param_groups"]})
+            with self._bound_client():
+                groups, own = self._client.param_groups, self._client.state_dict()
+                self._client.load_state_dict({"state": state["client"], "param_groups": own["param_groups"]})
+                self._client.param_groups = groups  # load_state_dict made others, and schedulers hold these
         counters = core.counters
         counters.optimizer_steps = state["optimizer_steps"]
         core.load_counters(counters)
-        core.loss_scale = state["loss_scale"]
+        scaler = state.get("loss_scaler")
+        if scaler is None or core.dynamic_loss_scale and scaler["hysteresis_left"] < 1:  # an older dict, or a constant scale's
+            core.loss_scale = state["loss_scale"]
+        else:
+            core.load_loss_scaler(state["loss_scale"], **scaler)
         core.publish_masters()
 
     # -- what scripts read ---------------------------------------------------------------------------------------------

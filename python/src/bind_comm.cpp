@@ -26,7 +26,7 @@ void bind_comm(py::module_& module) {
            py::arg("unit") = "", py::arg("signature") = 0);
   const auto no_gil = py::call_guard<py::gil_scoped_release>();
   const auto info = py::arg("info") = comm::OpInfo{};
-  py::class_<Group>(module, "Group")
+  py::class_<Group, std::unique_ptr<Group, DeleteWithoutGil>>(module, "Group")
       .def_property_readonly("rank", &Group::rank)
       .def_property_readonly("size", &Group::size)
       .def_property_readonly("name", &Group::name)

@@ -43,9 +43,10 @@ void bind_engine(py::module_& module) {
                        std::vector<zero::ModuleNode> modules, const comm::Group& gather_group,
                        const comm::Group& reduce_group, std::optional<optim::OptimizerKind> optimizer,
                        const std::string& optimizer_text, bool training) {
-             return EnginePointer(
+             auto engine =
                  engine::build_engine(options, {std::move(parameters), std::move(modules), gather_group, reduce_group,
-                                                optimizer, optimizer_text, training, &throw_python_error}));
+                                                optimizer, optimizer_text, training, &throw_python_error});
+             return EnginePointer(engine.release(), DeleteWithoutGil());
            }),
            py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"),
            py::arg("reduce_group"), py::arg("optimizer"), py::arg("optimizer_text"), py::arg("training"), no_gil)
@@ -100,6 +101,23 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("overflow_report", &Engine::overflow_report)
       .def_property(
           "loss_scale", [](Engine& e) { return e.loss_scaler().scale(); }, &Engine::set_loss_scale)
+      .def_property_readonly("loss_scaler",
+                             [](Engine& e) {
+                               const auto& state = e.loss_scaler().state();
+                               return std::map<std::string, int64_t>{
+                                   {"iteration", state.iteration},
+                                   {"last_overflow_iteration", state.last_overflow_iteration},
+                                   {"hysteresis_left", state.hysteresis_left}};
+                             })
+      .def(
+          "load_loss_scaler",
+          [](Engine& e, double scale, int64_t iteration, int64_t last_overflow_iteration, int64_t hysteresis_left) {
+            e.load_loss_scaler({scale, iteration, last_overflow_iteration, hysteresis_left});
+          },
+          py::arg("scale"), py::arg("iteration"), py::arg("last_overflow_iteration"), py::arg("hysteresis_left"))
+      .def_property(
+          "missed_steps", [](Engine& e) { return e.runtime().missed_steps(); },
+          [](Engine& e, std::vector<int64_t> counts) { e.runtime().set_missed_steps(std::move(counts)); })
       .def_property_readonly("dynamic_loss_scale", [](Engine& e) { return e.loss_scaler().is_dynamic(); })
       .def("memory_report", [](Engine& e) { return e.runtime().memory(); })
       .def(

@@ -43,7 +43,8 @@ void bind_runtime(py::module_& module) {
   py::class_<zero::ClientShard>(module, "ClientShard")
       .def_readonly("group", &zero::ClientShard::group)
       .def_readonly("value", &zero::ClientShard::value)
-      .def_readonly("gradient", &zero::ClientShard::gradient);
+      .def_readonly("gradient", &zero::ClientShard::gradient)
+      .def_readonly("parameter", &zero::ClientShard::parameter);
   py::class_<memory::ProcessMemory>(module, "ProcessMemory")
       .def_readonly("pss_bytes", &memory::ProcessMemory::pss_bytes)
       .def_readonly("rss_bytes", &memory::ProcessMemory::rss_bytes)

@@ -23,6 +23,19 @@ void set_python_error();
 // through autograd; returns for every other exception. Takes the GIL.
 void throw_python_error();
 
+// Deletes without the GIL: the end of a channel waits for its thread, which may need the GIL to let go of a tensor.
+struct DeleteWithoutGil {
+  template <typename T>
+  void operator()(T* object) const {
+    if (PyGILState_Check() == 0) {
+      delete object;
+      return;
+    }
+    const py::gil_scoped_release no_gil;
+    delete object;
+  }
+};
+
 // The engine with what Python keeps alive beside it.
 using EnginePointer = std::shared_ptr<engine::Engine>;
 

@@ -119,6 +119,71 @@ def optimizer_state_dict(stage: int, client: bool) -> None:
     other.destroy()
 
 
+def optimizer_state_dict_keeps_the_loss_scaler() -> None:
+    """After an overflow the scale goes the same way in the engine that loads: window and hysteresis count on."""
+    keys = {"enabled": True, "initial_scale_power": 4, "hysteresis": 2, "loss_scale_window": 2}
+
+    def make(**fp16: Any) -> Any:
+        torch.manual_seed(0)
+        return hydrofoil.initialize(model=nn.Linear(4, 1), config=models.config(1, fp16={**keys, **fp16}))[0]
+
+    def step(engine: Any, number: int) -> float:
+        scale = float("inf") if number in (2, 5) else 1.0
+        engine.backward(engine(torch.ones(2, 4).half()).float().pow(2).mean() * scale)
+        engine.step()
+        return engine.loss_scale
+
+    engine, other, older, constant = make(), make(), make(), make(loss_scale=8.0)
+    for number in range(4):
+        step(engine, number)
+    state = engine.optimizer.state_dict()
+    other.optimizer.load_state_dict(state)
+    scales = [step(engine, number) for number in range(4, 9)]
+    assert scales == [16.0, 8.0, 8.0, 8.0, 16.0]
+    assert [step(other, number) for number in range(4, 9)] == scales
+    del state["state"]["loss_scaler"], state["state"]["missed_steps"]  # as it was before
+    older.optimizer.load_state_dict(state)
+    assert older.loss_scale == 16.0
+    older.optimizer.load_state_dict(constant.optimizer.state_dict())  # a constant scale has no counters
+    assert older.loss_scale == 8.0
+    for made in (engine, other, older, constant):
+        made.destroy()
+
+
+def optimizer_state_dict_keeps_missed_steps(stage: int) -> None:
+    """A parameter that was frozen for some steps has a bias correction of its own, before it thaws and after."""
+    def step(engine: Any, number: int) -> None:
+        models.train(engine, 1, first=number)
+
+    def make() -> Any:
+        return hydrofoil.initialize(model=plain(), config=models.config(stage))[0]
+
+    for thaws_before in (True, False):
+        engine = make()
+        engine.module.blocks[1].requires_grad_(False)
+        step(engine, 0)
+        step(engine, 1)
+        if thaws_before:
+            engine.module.blocks[1].requires_grad_(True)
+            step(engine, 2)
+        other = make()
+        if not thaws_before:
+            other.module.blocks[1].requires_grad_(False)
+            step(other, 9)  # makes the layout
+        other.load_module_state_dict(engine.module_state_dict())
+        other.optimizer.load_state_dict(engine.optimizer.state_dict())
+        for made in (engine, other):
+            made.module.blocks[1].requires_grad_(True)
+            step(made, 3)
+        models.assert_equal(models.full_state(other), models.full_state(engine))
+        for wrong in ([0], [-1] * len(engine.core.missed_steps)):
+            with_wrong = engine.optimizer.state_dict()
+            with_wrong["state"]["missed_steps"] = wrong
+            raises(ValueError, lambda state=with_wrong: other.optimizer.load_state_dict(state), "expected")
+        engine.destroy()
+        other.destroy()
+
+
 def training_data() -> None:
     data = torch.utils.data.TensorDataset(torch.arange(50), torch.arange(50) * 2)
     model = nn.Linear(2, 2)

@@ -271,6 +271,29 @@ def unfit_clients() -> None:
             hydrofoil.initialize(model=model, optimizer=optimizer, config=_client())
 
 
+class Wrapping:
+    """An optimizer with the interface of torch's, but none of its checks."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups, self.state = groups, {}
+
+    def step(self) -> None:
+        raise AssertionError
+
+
+def listed_twice() -> None:
+    """In two groups a parameter would have two learning rates; in one group twice it is the same thing, as in torch."""
+    model = Network()
+    every = list(model.parameters())
+    twice = [{"params": every, "lr": 0.1}, {"params": [model.head.weight], "lr": 0.0}]
+    with pytest.raises(ValueError, match="parameter head.weight is in the optimizer groups 0 and 1"):
+        hydrofoil.initialize(model=model, model_parameters=twice, config=config(1))
+    with pytest.raises(ValueError, match="parameter head.weight is in the optimizer groups 0 and 1"):
+        hydrofoil.initialize(model=model, optimizer=Wrapping(twice), config=_client())
+    engine, *_ = hydrofoil.initialize(model=model, model_parameters=[{"params": [*every, model.head.weight]}], config=config(1))
+    engine.destroy()
+
+
 def _client() -> dict[str, Any]:
     settings = config(1)
     del settings["optimizer"]

@@ -28,6 +28,15 @@ def test_optimizer_state_dict(stage: int, client: bool) -> None:
     world(2).run(CASES + "optimizer_state_dict", stage=stage, client=client)
 
 
+def test_optimizer_state_dict_keeps_the_loss_scaler() -> None:
+    world(2).run(CASES + "optimizer_state_dict_keeps_the_loss_scaler")
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_optimizer_state_dict_keeps_missed_steps(stage: int) -> None:
+    world(2).run(CASES + "optimizer_state_dict_keeps_missed_steps", stage=stage)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("case", ["training_data", "model_parameters", "schedulers", "printed_keys", "casting_keys", "debug_keys"])
 def test_case(case: str, size: int) -> None:

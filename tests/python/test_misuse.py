@@ -70,5 +70,9 @@ def test_models_that_do_not_fit() -> None:
     world(2).run(CASES + "unfit_models")
 
 
+def test_parameters_listed_twice() -> None:
+    world(2).run(CASES + "listed_twice")
+
+
 def test_arguments_are_named() -> None:
     world(2).run(CASES + "arguments_are_named")
