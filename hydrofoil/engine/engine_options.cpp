@@ -256,7 +256,7 @@ ResolvedOptions resolve_engine_options(std::string_view text_or_path, const Reso
   const Value* scheduler = find_section(root, "scheduler", resolver);
   resolver.resolve(engine_section(), &root, &options, "");
   options.optimizer = optim::resolve_optimizer(resolver, optimizer);
-  options.scheduler = optim::resolve_scheduler(resolver, scheduler, options.optimizer);
+  options.scheduler = optim::resolve_scheduler(resolver, scheduler);
   resolve_data_parallel_size(root, context, resolver);
   if (options.gradient_predivide_factor != 1.0 && !options.prescale_gradients) {
     result.table.annotate("gradient_predivide_factor", "no effect without prescale_gradients");

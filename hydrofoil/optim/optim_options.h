@@ -104,8 +104,7 @@ struct SchedulerOptions {
 // type (with the nearest name), a type that is not yet supported, and whatever Resolver::resolve throws.
 [[nodiscard]] OptimizerOptions resolve_optimizer(config::Resolver& resolver, const config::Value* section);
 
-// The same for the schedule. `optimizer` supplies what is derived from its learning rate.
-[[nodiscard]] SchedulerOptions resolve_scheduler(config::Resolver& resolver, const config::Value* section,
-                                                 const OptimizerOptions& optimizer);
+// The same for the schedule.
+[[nodiscard]] SchedulerOptions resolve_scheduler(config::Resolver& resolver, const config::Value* section);
 
 }  // namespace hydrofoil::optim

@@ -9,6 +9,8 @@ using config::Field;
 using config::Section;
 using config::Value;
 
+constexpr const char* kGroupLr = "each group's lr";
+
 Section params_section(std::vector<Field> fields) {
   Section section;
   section.fields = std::move(fields);
@@ -85,8 +87,7 @@ Section one_cycle_section() {
 }
 
 Section warmup_section() {
-  return params_section(
-      {min_lr_field(), max_lr_field().derived("the optimizer's lr"), warmup_steps_field(), warmup_type_field()});
+  return params_section({min_lr_field(), max_lr_field().derived(kGroupLr), warmup_steps_field(), warmup_type_field()});
 }
 
 Section warmup_decay_section() {
@@ -134,8 +135,7 @@ const std::vector<std::pair<std::string, Section>>& scheduler_params_sections() 
   return sections;
 }
 
-SchedulerOptions resolve_scheduler(config::Resolver& resolver, const Value* section,
-                                   const OptimizerOptions& optimizer) {
+SchedulerOptions resolve_scheduler(config::Resolver& resolver, const Value* section) {
   SchedulerOptions options;
   const Value* params = detail::resolve_type(resolver, scheduler_section(), section, &options, "scheduler");
   if (options.type.empty()) return options;
@@ -148,9 +148,8 @@ SchedulerOptions resolve_scheduler(config::Resolver& resolver, const Value* sect
     return options;
   }
   resolver.resolve(*native, params, &options.params, "scheduler.params");
-  if (options.type == "WarmupLR" && !options.params.warmup_max_lr && optimizer.native) {
-    options.params.warmup_max_lr = std::vector<double>{optimizer.params.lr};
-    resolver.table().derive("scheduler.params.warmup_max_lr", *options.params.warmup_max_lr, "optimizer.params.lr");
+  if (options.type == "WarmupLR" && !options.params.warmup_max_lr) {
+    resolver.table().derive("scheduler.params.warmup_max_lr", std::string(kGroupLr), "");
   }
   if (options.type == "WarmupDecayLR" && options.params.total_num_steps < options.params.warmup_num_steps) {
     resolver.warn("scheduler.params.total_num_steps " + std::to_string(options.params.total_num_steps) +

@@ -108,6 +108,30 @@ def scheduler_warnings(client: str) -> list[str]:
     return [str(warning.message) for warning in caught]
 
 
+def rates_of_two_groups(client: bool, scheduler: dict[str, Any], steps: int) -> list[list[float]]:
+    """Learning rates under a schedule of the config, of a group with a learning rate of its own and of one without."""
+    import hydrofoil
+    from tests.parity import models
+
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    model = models.build("plain")
+    parameters = list(model.parameters())
+    groups = [{"params": parameters[:2], "lr": 0.02}, {"params": parameters[2:]}]
+    config = settings.config(settings.Case(), size, native=not client) | {"scheduler": scheduler}
+    if client:
+        engine = hydrofoil.initialize(model=model, optimizer=torch.optim.SGD(groups, lr=0.01), config=config)[0]
+    else:
+        engine = hydrofoil.initialize(model=model, model_parameters=groups,
+                                      config=config | {"optimizer": {"type": "SGD", "params": {"lr": 0.01}}})[0]
+    rates = []
+    for step in range(steps):
+        engine.backward(engine(*models.batch(step, 0, rank)))
+        engine.step()
+        rates.append(engine.get_lr())
+    engine.destroy()
+    return rates
+
+
 def client_over_scheduler(stage: int, steps: int) -> list[list[float]]:
     """Learning rates where both the optimizer and its scheduler are the user's objects, made before initialize."""
     import hydrofoil

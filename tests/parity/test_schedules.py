@@ -74,6 +74,15 @@ def test_config_schedule_follows_its_formula(name: str) -> None:
             assert result["lrs"] == [[pytest.approx(formula(i), rel=1e-9, abs=1e-15)] for i in range(STEPS)]
 
 
+@pytest.mark.parametrize("given", [None, "auto"])
+@pytest.mark.parametrize("client", [False, True])
+def test_warmup_goes_to_the_lr_of_each_group(client: bool, given: Any) -> None:
+    params = {"warmup_num_steps": 4, "warmup_type": "linear"} | ({} if given is None else {"warmup_max_lr": given})
+    for rates in world(2).run("tests.parity.optimizer_cases:rates_of_two_groups", client=client, steps=6,
+                              scheduler={"type": "WarmupLR", "params": params}):
+        assert rates == [pytest.approx([0.02 * warmup_linear(i, 4), 0.01 * warmup_linear(i, 4)]) for i in range(6)]
+
+
 def torch_rates(make_optimizer: Callable[[Any], Any], scheduler: str) -> list[list[float]]:
     optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     schedule = SCHEDULERS[scheduler](optimizer)

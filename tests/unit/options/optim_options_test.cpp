@@ -98,9 +98,8 @@ TEST(SchedulerOptions, NativeTypesHaveTheirDefaults) {
   const auto& params = warmup.options.scheduler.params;
   EXPECT_EQ(params.warmup_num_steps, 1000);
   EXPECT_EQ(params.warmup_type, "log");
-  ASSERT_TRUE(params.warmup_max_lr.has_value());
-  EXPECT_EQ(*params.warmup_max_lr, std::vector<double>{0.5});
-  EXPECT_EQ(warmup.table.find("scheduler.params.warmup_max_lr")->note, "optimizer.params.lr");
+  EXPECT_FALSE(params.warmup_max_lr.has_value());
+  EXPECT_EQ(warmup.table.find("scheduler.params.warmup_max_lr")->value, "each group's lr");
   EXPECT_FALSE(scheduler(R"({"type": "WarmupLR"})").params.warmup_max_lr.has_value());
   EXPECT_EQ(*scheduler(R"({"type": "WarmupDecayLR", "params": {"total_num_steps": 2000}})").params.warmup_max_lr,
             std::vector<double>{0.001});
