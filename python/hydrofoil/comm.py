@@ -9,6 +9,11 @@ from typing import Any, Optional
 
 import torch
 import torch.distributed as _dist
+
+# Before any process group exists: imported later (torch._dynamo does), its default arguments hold the world group for ever.
+# destroy_process_group() then leaves Gloo's threads running, and one that drops a Python tensor while the interpreter ends
+# aborts the process ("terminate called without an active exception", torch 2.13).
+import torch.distributed.nn.functional as _bound_before_init  # noqa: F401
 from torch.distributed import *  # noqa: F401,F403  (the collectives, under the names that scripts use)
 from torch.distributed import ReduceOp, all_gather_into_tensor, get_rank, get_world_size, new_group, reduce_scatter_tensor  # noqa: F401
 
