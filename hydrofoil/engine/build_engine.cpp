@@ -58,7 +58,14 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
   of_runtime.translate_hook_error = std::move(parts.translate_hook_error);
   auto runtime = std::make_unique<zero::Runtime>(std::move(parts.parameters), std::move(parts.modules), of_runtime,
                                                  std::move(parts.gather_group), std::move(parts.reduce_group));
-  return std::make_unique<Engine>(options, std::move(runtime), parts.native_optimizer);
+  if (of_runtime.sharding.model_dtype) {
+    for (const auto& buffer : parts.buffers) {
+      if (buffer.tensor.is_floating_point()) buffer.tensor.set_data(buffer.tensor.to(*of_runtime.sharding.model_dtype));
+    }
+  }
+  auto engine = std::make_unique<Engine>(options, std::move(runtime), parts.native_optimizer);
+  engine->own_model(std::move(parts.boundaries), std::move(parts.buffers));
+  return engine;
 }
 
 }  // namespace hydrofoil::engine

@@ -19,6 +19,8 @@ struct EngineParts {
   std::string optimizer_text;                            // the optimizer and its groups; the same on every rank
   bool training = true;                                  // false: no optimizer, only forward
   zero::ErrorTranslator translate_hook_error;
+  std::shared_ptr<zero::Boundaries> boundaries;  // of a C++ model; else null
+  std::vector<zero::NamedTensor> buffers;        // that checkpoints keep; floating-point ones take the model dtype
 };
 
 // Takes over the parameters and makes the engine. Collective; throws CommError on every rank where options, optimizer

@@ -1,5 +1,6 @@
 #include "hydrofoil/engine/engine.h"
 
+#include <ATen/ops/mul.h>
 #include <cmath>
 
 #include "hydrofoil/base/error.h"
@@ -48,6 +49,22 @@ Engine::Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
   configure_rounds();
 }
 
+Engine::~Engine() {
+  if (boundaries_ != nullptr) boundaries_->attach(nullptr);
+}
+
+void Engine::own_model(std::shared_ptr<zero::Boundaries> boundaries, std::vector<zero::NamedTensor> buffers) {
+  if (boundaries != nullptr) boundaries->attach(runtime_.get());
+  boundaries_ = std::move(boundaries);
+  buffers_ = std::move(buffers);
+}
+
+void Engine::destroy(bool gather) {
+  if (boundaries_ != nullptr) boundaries_->attach(nullptr);
+  boundaries_ = nullptr;
+  runtime_->destroy(gather);
+}
+
 void Engine::configure_rounds() {
   const double scale = 1.0 / static_cast<double>(options_.gradient_accumulation_steps);
   runtime_->reducer().configure_rounds(is_boundary() && !no_sync_, scale, counters_.micro_steps);
@@ -68,6 +85,56 @@ double Engine::begin_backward(bool scale_wrt_accumulation) {
   configure_rounds();
   const double undo = scale_wrt_accumulation ? 1.0 : static_cast<double>(options_.gradient_accumulation_steps);
   return loss_scaler_.scale() * undo;
+}
+
+at::Tensor Engine::scale_loss(const at::Tensor& loss, bool scale_wrt_accumulation) {
+  const double factor = begin_backward(scale_wrt_accumulation);
+  const at::Tensor scaled = factor == 1.0 ? loss : loss.to(at::kFloat).mul(factor);
+  runtime_->watch_loss(scaled);
+  return scaled;
+}
+
+at::Tensor Engine::backward(const at::Tensor& loss) {
+  HYDROFOIL_CHECK_ARG(native_optimizer_.has_value(), "backward",
+                      "this engine has no optimizer; it can only run forward");
+  HYDROFOIL_CHECK_ARG(loss.defined() && loss.numel() == 1, "backward", "loss: got ",
+                      loss.defined() ? detail::concat("a tensor of shape ", loss.sizes()) : "an undefined tensor",
+                      ", expected one element");
+  HYDROFOIL_CHECK_ARG(loss.requires_grad(), "backward",
+                      "the loss needs no gradient: no parameter took part in it, or grad mode was off");
+  const at::Tensor scaled = scale_loss(loss);
+  scaled.backward();
+  return loss.detach().div(static_cast<double>(options_.gradient_accumulation_steps));
+}
+
+void Engine::set_schedule(const optim::ScheduleOptions& options) {
+  std::vector<double> base_lrs;
+  for (const auto& group : groups_) base_lrs.push_back(group.lr);
+  schedule_.emplace(options, std::move(base_lrs));
+  apply_schedule();
+}
+
+void Engine::apply_schedule() {
+  const optim::ScheduleValues values = schedule_.value().values();
+  const bool has_betas = native_optimizer_ == optim::OptimizerKind::kAdam ||
+                         native_optimizer_ == optim::OptimizerKind::kAdamW ||
+                         native_optimizer_ == optim::OptimizerKind::kLion;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    groups_[g].lr = values.lr.at(g);
+    if (!values.momentum) continue;
+    (has_betas ? groups_[g].beta1 : groups_[g].momentum) = *values.momentum;
+    if (has_betas && values.beta2) groups_[g].beta2 = *values.beta2;
+  }
+}
+
+StepResult Engine::step() {
+  HYDROFOIL_CHECK_ARG(!groups_.empty(), "step", "this engine has no parameter groups of its own");
+  const StepResult result = step(groups_);
+  if (result.applied && schedule_) {
+    schedule_->step();
+    apply_schedule();
+  }
+  return result;
 }
 
 bool Engine::is_boundary() const {

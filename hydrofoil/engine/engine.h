@@ -10,9 +10,15 @@
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/engine/engine_options.h"
 #include "hydrofoil/optim/loss_scaler.h"
+#include "hydrofoil/optim/lr_schedule.h"
 #include "hydrofoil/optim/optimizer.h"
+#include "hydrofoil/zero/model_tree.h"
 #include "hydrofoil/zero/optimizer_step.h"
 #include "hydrofoil/zero/runtime.h"
+
+namespace hydrofoil::checkpoint {
+class LoadedCheckpoint;
+}
 
 namespace hydrofoil::engine {
 
@@ -33,6 +39,25 @@ struct StepResult {
   double grad_norm = 0.0;  // global L2 norm before clipping, loss scale removed
 };
 
+struct SaveOptions {
+  std::string tag;          // "": global_step<N>
+  bool save_latest = true;  // <directory>/latest names it
+  bool exclude_frozen = false;
+  std::string client_state = "{}";  // JSON object of the program's own, which load_checkpoint gives back
+};
+
+struct LoadOptions {
+  std::optional<std::string> tag;  // none: what <directory>/latest names
+  bool strict = true;              // a parameter or buffer that only one side has is an error
+  bool load_optimizer_states = true;
+  bool load_schedule = true;
+};
+
+struct LoadResult {
+  std::string directory;  // <directory>/<tag>
+  std::string client_state;
+};
+
 // The training engine of one model on one rank: loss scaling, accumulation boundaries, clipping, the optimizer step. It
 // owns no algorithm: zero/, optim/ and comm/ do. Every rank makes the same calls in the same order.
 class Engine {
@@ -40,6 +65,9 @@ class Engine {
   // `native_optimizer`: the kind that step() runs; nullopt where a client optimizer works on client_shards().
   Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
          std::optional<optim::OptimizerKind> native_optimizer);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
   [[nodiscard]] const EngineOptions& options() const { return options_; }
   [[nodiscard]] zero::Runtime& runtime() { return *runtime_; }
@@ -56,6 +84,12 @@ class Engine {
   // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and
   // gradient_accumulation_steps where the caller does not want the division that the engine makes in the gradients.
   [[nodiscard]] double begin_backward(bool scale_wrt_accumulation = true);
+  // begin_backward(), the loss times that factor, and its backward noticed: what is then to be differentiated.
+  [[nodiscard]] at::Tensor scale_loss(const at::Tensor& loss, bool scale_wrt_accumulation = true);
+  // Runs the backward of this micro step from its loss (one element). Returns loss / gradient_accumulation_steps,
+  // detached. Throws InvalidArgument for a loss that has more elements or needs no gradient, and where there is no
+  // optimizer; what a backward throws passes through, and drops this accumulation window.
+  at::Tensor backward(const at::Tensor& loss);
 
   // Whether the running micro step ends an accumulation window; set_boundary overrides it until set again or to
   // nullopt.
@@ -67,6 +101,17 @@ class Engine {
 
   // One optimizer step with a native optimizer, if this micro step is a boundary.
   StepResult step(std::span<const optim::Hyperparameters> groups);
+  // The same with groups(); a step that was applied moves the schedule on.
+  StepResult step();
+
+  // Hyperparameters of each parameter group of a C++ program; may be changed between steps.
+  [[nodiscard]] std::vector<optim::Hyperparameters>& groups() { return groups_; }
+  void set_groups(std::vector<optim::Hyperparameters> groups) { groups_ = std::move(groups); }
+  // Sets groups() now, and after each applied step(). Throws InvalidArgument as LrSchedule's constructor.
+  void set_schedule(const optim::ScheduleOptions& options);
+  [[nodiscard]] std::optional<optim::LrSchedule>& schedule() { return schedule_; }
+  // Sets groups() to what the schedule says for its iteration, after that was changed.
+  void apply_schedule();
 
   // The same in parts, for a client optimizer: if begin_step() says so, update client_shards(), then finish_step().
   // begin_step() returns true where the parameters are to be updated.
@@ -83,17 +128,35 @@ class Engine {
   // One line about the last overflow, or "".
   [[nodiscard]] const std::string& overflow_report() const { return overflow_report_; }
 
-  void destroy(bool gather) { runtime_->destroy(gather); }
+  // Writes <directory>/<tag>: model, buffers, optimizer, schedule, counters; Python reads it too. Collective; throws as
+  // save_engine() does, InvalidArgument for a client_state that is no JSON object.
+  void save_checkpoint(const std::string& directory, const SaveOptions& options = {});
+  // Reads it at any world size and stage, also where Python wrote it. nullopt, with one line of log, where there is no
+  // tag and no file `latest`. Collective; throws as load_engine() does.
+  std::optional<LoadResult> load_checkpoint(const std::string& directory, const LoadOptions& options = {});
+
+  // The model behind a C++ program's engine: the calls of its modules, which end with the engine, and the buffers that
+  // checkpoints keep.
+  void own_model(std::shared_ptr<zero::Boundaries> boundaries, std::vector<zero::NamedTensor> buffers);
+
+  // Returns all hooks and memory; the engine can do nothing more. `gather`: parameters that are sharded become ordinary
+  // ones (collective), else they stay released.
+  void destroy(bool gather = false);
 
  private:
   void configure_rounds();
   // After a backward that failed: the accumulation window starts anew. Returns whether that was so.
   bool recover();
   void report_overflow(const zero::GradientSummary& summary);
+  void load_program_state(checkpoint::LoadedCheckpoint& saved, const LoadOptions& options);
 
   EngineOptions options_;
   std::unique_ptr<zero::Runtime> runtime_;
   std::optional<optim::OptimizerKind> native_optimizer_;
+  std::vector<optim::Hyperparameters> groups_;
+  std::optional<optim::LrSchedule> schedule_;
+  std::shared_ptr<zero::Boundaries> boundaries_;  // null: a Python program's, which keeps its own
+  std::vector<zero::NamedTensor> buffers_;
   optim::LossScaler loss_scaler_;
   Counters counters_;
   int64_t window_start_ = 0;

@@ -159,6 +159,25 @@ const char* optimizer_name(OptimizerKind kind) {
   HYDROFOIL_ASSERT(false, "unknown optimizer kind");
 }
 
+const std::vector<std::string>& hyperparameter_names(OptimizerKind kind) {
+  static const std::vector<std::string> kAdamNames{"lr", "betas", "eps", "weight_decay", "bias_correction"};
+  static const std::vector<std::string> kSgdNames{"lr", "momentum", "dampening", "weight_decay", "nesterov"};
+  static const std::vector<std::string> kAdagradNames{"lr", "eps", "weight_decay"};
+  static const std::vector<std::string> kLionNames{"lr", "betas", "weight_decay"};
+  switch (kind) {
+    case OptimizerKind::kAdam:
+    case OptimizerKind::kAdamW:
+      return kAdamNames;
+    case OptimizerKind::kSgd:
+      return kSgdNames;
+    case OptimizerKind::kAdagrad:
+      return kAdagradNames;
+    case OptimizerKind::kLion:
+      return kLionNames;
+  }
+  HYDROFOIL_ASSERT(false, "unknown optimizer kind");
+}
+
 const std::vector<std::string>& state_names(OptimizerKind kind) {
   static const std::vector<std::string> kAdamNames{"exp_avg", "exp_avg_sq"};
   static const std::vector<std::string> kSgdNames{"momentum_buffer"};

@@ -47,6 +47,9 @@ struct ShardTensors {
 // "Adam", "AdamW", "SGD", "Adagrad" or "Lion".
 [[nodiscard]] const char* optimizer_name(OptimizerKind kind);
 
+// Which hyperparameters a kind reads, by torch.optim's names: {"lr", "betas", "eps", ...}.
+[[nodiscard]] const std::vector<std::string>& hyperparameter_names(OptimizerKind kind);
+
 // Names of the state tensors that a kind keeps for each element, e.g. {"exp_avg", "exp_avg_sq"}.
 [[nodiscard]] const std::vector<std::string>& state_names(OptimizerKind kind);
 

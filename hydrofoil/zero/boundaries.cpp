@@ -18,7 +18,7 @@ void Boundaries::attach(Runtime* runtime) {
   }
 }
 
-std::unique_ptr<UnitCall> Boundaries::enter(int module, std::initializer_list<at::Tensor> inputs) const {
+std::unique_ptr<UnitCall> Boundaries::enter(int module, c10::ArrayRef<at::Tensor> inputs) const {
   if (runtime_ == nullptr || !runtime_->alive()) return nullptr;
   const int num_modules = static_cast<int>(scope_of_module_.size());
   HYDROFOIL_CHECK_ARG(module >= 0 && module < num_modules, "call", "module number: got ", module, ", expected 0 to ",

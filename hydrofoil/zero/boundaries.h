@@ -1,8 +1,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
 
-#include <initializer_list>
 #include <memory>
 #include <tuple>
 #include <utility>
@@ -25,7 +25,7 @@ class Boundaries {
   // tensors that go in and carry gradients. Returns what `body` returns: a tensor, or a vector, pair or tuple of them.
   // Collective where parameters are sharded. Exceptions of `body` pass through.
   template <typename Body>
-  auto call(int module, std::initializer_list<at::Tensor> inputs, Body&& body) {
+  auto call(int module, c10::ArrayRef<at::Tensor> inputs, Body&& body) {
     const std::unique_ptr<UnitCall> unit_call = enter(module, inputs);
     auto result = std::forward<Body>(body)();
     if (unit_call != nullptr) {
@@ -36,7 +36,7 @@ class Boundaries {
   }
 
  private:
-  [[nodiscard]] std::unique_ptr<UnitCall> enter(int module, std::initializer_list<at::Tensor> inputs) const;
+  [[nodiscard]] std::unique_ptr<UnitCall> enter(int module, c10::ArrayRef<at::Tensor> inputs) const;
 
   static void watch(UnitCall& unit_call, const at::Tensor& tensor) {
     if (tensor.defined()) unit_call.output(tensor);

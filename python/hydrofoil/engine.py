@@ -82,6 +82,8 @@ class Engine(ConfigGetters, torch.nn.Module):
                     "momentum": params.momentum, "dampening": params.dampening, "nesterov": params.nesterov,
                     "bias_correction": params.bias_correction,
                 }
+                read = _C.hyperparameter_names(kind)
+                defaults = {name: value for name, value in defaults.items() if name in read}
             elif options.optimizer.type:
                 factory = getattr(torch.optim, options.optimizer.type)
                 client = factory(groups, **json.loads(options.optimizer.params_json))
@@ -158,9 +160,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         if not isinstance(loss, torch.Tensor):
             raise TypeError(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
         with self._clock.phase("backward"):
-            factor = self.core.begin_backward(scale_wrt_gas)
-            scaled = loss if factor == 1.0 else loss.float() * factor
-            self.core.watch_loss(scaled)
+            scaled = self.core.scale_loss(loss, scale_wrt_gas)
             scaled.backward(retain_graph=retain_graph or None, **kwargs)  # None: as create_graph says
         return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
 

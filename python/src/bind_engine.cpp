@@ -63,6 +63,7 @@ void bind_engine(py::module_& module) {
            })
       .def("load_counters", &Engine::load_counters)
       .def("begin_backward", &Engine::begin_backward, py::arg("scale_wrt_gas"))
+      .def("scale_loss", &Engine::scale_loss, py::arg("loss"), py::arg("scale_wrt_gas"))
       .def("is_boundary", &Engine::is_boundary)
       .def("set_boundary", &Engine::set_boundary, py::arg("is_boundary"))
       .def("set_no_sync", &Engine::set_no_sync, py::arg("no_sync"))

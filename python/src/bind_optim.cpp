@@ -27,6 +27,7 @@ void bind_optim(py::module_& module) {
       .def_readwrite("dampening", &Hyperparameters::dampening)
       .def_readwrite("nesterov", &Hyperparameters::nesterov)
       .def_readwrite("bias_correction", &Hyperparameters::bias_correction);
+  module.def("hyperparameter_names", &optim::hyperparameter_names, py::arg("kind"));
   module.def(
       "state_names",
       [](optim::OptimizerKind kind, const std::vector<Hyperparameters>& groups) {
