@@ -65,6 +65,11 @@ void CommandLine::add_integer(const std::string& names, const std::string& value
   impl_->app.add_option_function<std::string>(names, store, help)->type_name(value_name)->group(group);
 }
 
+void CommandLine::add_list(const std::string& names, const std::string& value_name, std::vector<std::string>* target,
+                           const std::string& help, const std::string& group) {
+  impl_->app.add_option(names, *target, help)->type_name(value_name)->group(group);
+}
+
 void CommandLine::add_positional(const std::string& name, std::string* target, const std::string& help) {
   impl_->app.add_option(name, *target, help)->required()->type_name("");
 }

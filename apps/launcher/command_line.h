@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace hydrofoil::launcher {
 
@@ -24,6 +25,9 @@ class CommandLine {
                 const std::string& help, const std::string& group);
   void add_integer(const std::string& names, const std::string& value_name, std::optional<int64_t>* target,
                    const std::string& help, const std::string& group);
+  // One or more values after the flag, which may come several times.
+  void add_list(const std::string& names, const std::string& value_name, std::vector<std::string>* target,
+                const std::string& help, const std::string& group);
   // A required argument without a dash, e.g. FILE.
   void add_positional(const std::string& name, std::string* target, const std::string& help);
   // Replaces the generated line "name [OPTIONS] ...".

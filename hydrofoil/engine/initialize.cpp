@@ -74,38 +74,42 @@ void check_supported(const EngineOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view config, comm::Job& job,
-                                   const InitializeOptions& options) {
-  const EngineOptions resolved = resolve_engine_options(config, {job.world_size(), true}).options;
-  check_supported(resolved);
+std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& config,
+                                   std::vector<comm::Group> channels, const InitializeOptions& options) {
+  HYDROFOIL_CHECK_ARG(channels.size() == 2, kFunction, "channels: got ", channels.size(), ", expected 2");
+  check_supported(config);
   HYDROFOIL_CHECK_ARG(!model.boundaries->attached(), kFunction,
                       "this model belongs to an engine already; destroy that one before");
-  const auto kind = optimizer_kind(resolved);
+  const auto kind = optimizer_kind(config);
   std::vector<optim::Hyperparameters> groups;
-  if (kind) groups.assign(std::max<size_t>(options.groups.size(), 1), hyperparameters(resolved.optimizer.params));
+  if (kind) groups.assign(std::max<size_t>(options.groups.size(), 1), hyperparameters(config.optimizer.params));
   for (size_t g = 0; g < groups.size() && g < options.groups.size(); ++g) options.groups[g](groups[g]);
   assign_groups(model, options);
-
-  const auto timeout = std::chrono::duration<double>(resolved.hydrofoil.collective_timeout_s);
-  comm::JobGroupOptions channels;
-  channels.backend = backend_name(resolved.hydrofoil.backend);
-  channels.group.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(timeout);
-  std::vector<comm::Group> connected = job.connect(channels);
 
   EngineParts parts;
   parts.parameters = model.parameters;
   parts.modules = model.modules;
-  parts.gather_group = std::move(connected[0]);
-  parts.reduce_group = std::move(connected[1]);
+  parts.gather_group = std::move(channels[0]);
+  parts.reduce_group = std::move(channels[1]);
   parts.native_optimizer = kind;
   parts.training = kind.has_value();
   parts.boundaries = model.boundaries;
   parts.buffers = model.buffers;
   if (kind) parts.optimizer_text = detail::concat(optim::optimizer_name(*kind), " ", groups_to_json(*kind, groups));
-  auto engine = build_engine(resolved, std::move(parts));
+  auto engine = build_engine(config, std::move(parts));
   engine->set_groups(std::move(groups));
-  if (!resolved.scheduler.type.empty()) engine->set_schedule(optim::schedule_options(resolved.scheduler));
+  if (!config.scheduler.type.empty()) engine->set_schedule(optim::schedule_options(config.scheduler));
   return engine;
+}
+
+std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view config, comm::Job& job,
+                                   const InitializeOptions& options) {
+  const EngineOptions resolved = resolve_engine_options(config, {job.world_size(), true}).options;
+  const auto timeout = std::chrono::duration<double>(resolved.hydrofoil.collective_timeout_s);
+  comm::JobGroupOptions channels;
+  channels.backend = backend_name(resolved.hydrofoil.backend);
+  channels.group.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(timeout);
+  return initialize(model, resolved, job.connect(channels), options);
 }
 
 }  // namespace hydrofoil::engine
