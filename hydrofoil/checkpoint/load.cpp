@@ -6,7 +6,7 @@
 #include "hydrofoil/base/nearest.h"
 #include "hydrofoil/checkpoint/piece_reader.h"
 #include "hydrofoil/checkpoint/tags.h"
-#include "hydrofoil/checkpoint/torch_dtype.h"
+#include "hydrofoil/memory/torch_dtype.h"
 
 namespace hydrofoil::checkpoint {
 namespace {
@@ -49,9 +49,9 @@ void LoadedCheckpoint::read_range(const std::string& parameter, const std::strin
                       parameter, "' (", kind, "): out: expected a 1-D contiguous CPU tensor");
   HYDROFOIL_CHECK_ARG(out.numel() == numel, kFunction, "'", parameter, "' (", kind, "): out: got ", out.numel(),
                       " elements, expected ", numel);
-  HYDROFOIL_CHECK_ARG(out.scalar_type() == to_torch_dtype(stored.dtype), kFunction, "'", parameter, "' (", kind,
+  HYDROFOIL_CHECK_ARG(out.scalar_type() == memory::to_torch_dtype(stored.dtype), kFunction, "'", parameter, "' (", kind,
                       "): out: got dtype ", c10::toString(out.scalar_type()), ", expected ",
-                      c10::toString(to_torch_dtype(stored.dtype)), ", which is stored");
+                      c10::toString(memory::to_torch_dtype(stored.dtype)), ", which is stored");
   reader_->read(stored, logical_offset, numel, out.mutable_data_ptr());
 }
 

@@ -10,7 +10,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/checkpoint/agreement.h"
 #include "hydrofoil/checkpoint/tags.h"
-#include "hydrofoil/checkpoint/torch_dtype.h"
+#include "hydrofoil/memory/torch_dtype.h"
 #include "hydrofoil/storage/checksum.h"
 #include "hydrofoil/storage/file.h"
 #include "hydrofoil/storage/safetensors.h"
@@ -71,7 +71,7 @@ Manifest describe_records(const SaveOptions& options, const std::vector<ShardTen
   std::map<std::pair<std::string, std::string>, size_t> index;
   for (const ShardTensorRecord& record : records) {
     check_record(record);
-    const storage::DType dtype = to_storage_dtype(record.data.scalar_type());
+    const storage::DType dtype = memory::to_storage_dtype(record.data.scalar_type());
     const auto [found, is_new] = index.emplace(std::pair(record.parameter, record.kind), part.tensors.size());
     if (is_new) part.tensors.push_back({record.parameter, record.kind, record.shape, dtype, {}});
     ManifestTensor& tensor = part.tensors[found->second];
@@ -96,7 +96,7 @@ void write_shard(const SaveOptions& options, const std::vector<ShardTensorRecord
   writer.set_metadata("rank", std::to_string(options.rank));
   for (const ShardTensorRecord& record : records) {
     if (record.data.numel() == 0) continue;
-    writer.add(piece_name(record), to_storage_dtype(record.data.scalar_type()), {record.data.numel()});
+    writer.add(piece_name(record), memory::to_storage_dtype(record.data.scalar_type()), {record.data.numel()});
   }
   for (const ShardTensorRecord& record : records) {
     if (record.data.numel() == 0) continue;

@@ -15,7 +15,7 @@
 #include "hydrofoil/checkpoint/agreement.h"
 #include "hydrofoil/checkpoint/save.h"
 #include "hydrofoil/checkpoint/tags.h"
-#include "hydrofoil/checkpoint/torch_dtype.h"
+#include "hydrofoil/memory/torch_dtype.h"
 #include "hydrofoil/storage/safetensors.h"
 
 namespace hydrofoil::engine {
@@ -155,7 +155,7 @@ bool is_stored(const LoadedCheckpoint& saved, const zero::ParameterSlot& slot, c
 at::Tensor read_elements(LoadedCheckpoint& saved, const std::string& name, const std::string& kind, int64_t offset,
                          int64_t numel) {
   at::Tensor values =
-      at::empty({numel}, at::TensorOptions().dtype(checkpoint::to_torch_dtype(saved.tensor(name, kind).dtype)));
+      at::empty({numel}, at::TensorOptions().dtype(memory::to_torch_dtype(saved.tensor(name, kind).dtype)));
   if (numel > 0) saved.read_range(name, kind, offset, numel, values);
   return values;
 }
@@ -412,7 +412,7 @@ void save_model(Engine& engine, const std::string& path, const std::vector<Extra
     }
   };
   const auto add = [&](const std::string& name, const at::Tensor& tensor) {
-    on_writer([&] { writer->add(name, checkpoint::to_storage_dtype(tensor.scalar_type()), tensor.sizes().vec()); });
+    on_writer([&] { writer->add(name, memory::to_storage_dtype(tensor.scalar_type()), tensor.sizes().vec()); });
   };
   const auto write = [&](const std::string& name, const at::Tensor& tensor) {
     on_writer([&] {
@@ -448,7 +448,7 @@ void save_model(Engine& engine, const std::string& path, const std::vector<Extra
 std::optional<at::Tensor> read_extra(LoadedCheckpoint& saved, const std::string& name, const std::string& kind) {
   if (!saved.contains(name, kind)) return std::nullopt;
   const auto& stored = saved.tensor(name, kind);
-  at::Tensor value = at::empty(stored.shape, at::TensorOptions().dtype(checkpoint::to_torch_dtype(stored.dtype)));
+  at::Tensor value = at::empty(stored.shape, at::TensorOptions().dtype(memory::to_torch_dtype(stored.dtype)));
   saved.read_range(name, kind, 0, value.numel(), value.view({-1}));
   return value;
 }

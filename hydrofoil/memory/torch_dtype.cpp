@@ -1,11 +1,11 @@
-#include "hydrofoil/checkpoint/torch_dtype.h"
+#include "hydrofoil/memory/torch_dtype.h"
 
 #include <array>
 #include <utility>
 
 #include "hydrofoil/base/error.h"
 
-namespace hydrofoil::checkpoint {
+namespace hydrofoil::memory {
 namespace {
 
 using storage::DType;
@@ -27,7 +27,7 @@ DType to_storage_dtype(c10::ScalarType dtype) {
   for (const auto& [torch, stored] : kPairs) {
     if (torch == dtype) return stored;
   }
-  HYDROFOIL_CHECK_ARG(false, "checkpoint", "dtype: got ", c10::toString(dtype),
+  HYDROFOIL_CHECK_ARG(false, "to_storage_dtype", "dtype: got ", c10::toString(dtype),
                       ", expected a real, integer or boolean type of at most 64 bits");
 }
 
@@ -38,4 +38,4 @@ c10::ScalarType to_torch_dtype(DType dtype) {
   HYDROFOIL_ASSERT(false, "dtype ", static_cast<int>(dtype));
 }
 
-}  // namespace hydrofoil::checkpoint
+}  // namespace hydrofoil::memory
