@@ -25,8 +25,8 @@ struct TokenRange {
 // Whether the name says pre-tokenised: it ends in ".npy". Every other file is plain text.
 [[nodiscard]] bool is_npy_path(const std::string& path);
 
-// Where the first zero byte of the file's first 8192 bytes stands: text has none.
-[[nodiscard]] std::optional<int64_t> first_zero_byte(const std::string& path);
+// Whether the file's first 8192 bytes hold no zero byte.
+[[nodiscard]] bool is_text_file(const std::string& path);
 
 // All tokens of a file. Throws InvalidArgument with file and byte where it is empty, where a .npy file is not a 1-D
 // array of a TokenType or not whole (see parse_npy_header), and where any other file is not text.
