@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "apps/config_command.h"
+#include "apps/inspect_command.h"
 #include "apps/launcher/launch.h"
 #include "apps/launcher/supervisor.h"
 #include "hydrofoil/base/environment.h"
@@ -26,6 +27,7 @@ Usage: hydrofoil COMMAND [ARGS...]
 Commands:
   run             Start a script once per rank
   config explain  Show every setting of a ds_config.json, resolved, and why it has its value
+  inspect         List names, dtypes, shapes and sizes of a safetensors file or a checkpoint
 
 Options:
   -h, --help      Print this text and exit; `hydrofoil COMMAND --help` explains a command
@@ -34,8 +36,9 @@ Options:
 Examples:
   hydrofoil run --nproc 2 train.py
   hydrofoil config explain ds_config.json --world-size 8
+  hydrofoil inspect model.safetensors
 
-Exit codes: 0 done; 2 wrong use or a wrong configuration; 126 the system refused something; for those of `run` see
+Exit codes: 0 done; 2 wrong use, or a wrong configuration or file; 126 the system refused something; for those of `run` see
 `hydrofoil run --help`.
 )";
 
@@ -75,6 +78,16 @@ int config_command(std::span<const std::string> arguments) {
   return 0;
 }
 
+int inspect_command(std::span<const std::string> arguments) {
+  const InspectArguments parsed = parse_inspect_arguments(arguments);
+  if (parsed.help) {
+    std::cout << *parsed.help << std::flush;
+  } else {
+    inspect(parsed, std::cout);
+  }
+  return 0;
+}
+
 int dispatch(const std::vector<std::string>& arguments, const std::string& called_as) {
   const std::string command = arguments.empty() ? "--help" : arguments[0];
   if (command == "--help" || command == "-h" || command == "help") {
@@ -88,9 +101,10 @@ int dispatch(const std::vector<std::string>& arguments, const std::string& calle
   const std::span<const std::string> rest(arguments.begin() + 1, arguments.end());
   if (command == "run") return run_command(rest, called_as);
   if (command == "config") return config_command(rest);
+  if (command == "inspect") return inspect_command(rest);
   const bool flag = command.starts_with("-");
   const std::vector<std::string> names =
-      flag ? std::vector<std::string>{"--help", "--version"} : std::vector<std::string>{"run", "config"};
+      flag ? std::vector<std::string>{"--help", "--version"} : std::vector<std::string>{"run", "config", "inspect"};
   throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
                         "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
 }
