@@ -7,13 +7,14 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: help train test test-all setup setup-test asan tsan lint clean
+.PHONY: help train test test-all setup setup-test asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
 	@echo "make test                                                       set up, run every test but the slow ones"
 	@echo "make test-all                                                   the slow ones too"
 	@echo "make asan | make tsan                                           C++ tests under the sanitizers"
+	@echo "make fuzz [SECONDS=60] [FUZZ_TARGETS='npy config']              fuzz each parser of outside bytes that long (needs clang)"
 	@echo "make setup                                                      only build and install into .venv/"
 
 setup:
@@ -43,6 +44,17 @@ SPACE := $(subst x, ,x)
 tsan: setup-test
 	cmake --preset tsan >/dev/null && cmake --build --preset tsan --target $(TSAN_TESTS)
 	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp OMP_NUM_THREADS=1 ctest --preset tsan -R '^($(subst $(SPACE),|,$(TSAN_TESTS)))\.' -j 2
+
+# New inputs gather in build/fuzz/corpus/; an input that fails is build/fuzz/<target>-crash-...
+FUZZ_TARGETS ?= config manifest npy safetensors
+SECONDS ?= 60
+fuzz:
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang: sudo apt-get install clang" >&2; exit 1; }
+	cmake --preset fuzz >/dev/null && cmake --build --preset fuzz
+	set -e; for target in $(FUZZ_TARGETS); do mkdir -p build/fuzz/corpus/$$target; \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 build/fuzz/tests/fuzz/$${target}_fuzz -max_total_time=$(SECONDS) \
+	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/$$target- \
+	    build/fuzz/corpus/$$target tests/fuzz/seeds/$$target; done
 
 lint:
 	$(PYTHON) tools/check_layers.py

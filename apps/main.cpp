@@ -1,7 +1,9 @@
 #include <unistd.h>
 
+#include <cerrno>
 #include <climits>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <span>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "apps/config_command.h"
+#include "apps/inspect_command.h"
 #include "apps/launcher/launch.h"
 #include "apps/launcher/supervisor.h"
 #include "hydrofoil/base/environment.h"
@@ -25,7 +28,9 @@ Usage: hydrofoil COMMAND [ARGS...]
 
 Commands:
   run             Start a script once per rank
+  train           Train a Llama or GPT-2 model in C++, from a ds_config.json and a config.json
   config explain  Show every setting of a ds_config.json, resolved, and why it has its value
+  inspect         List names, dtypes, shapes and sizes of a safetensors file or a checkpoint
 
 Options:
   -h, --help      Print this text and exit; `hydrofoil COMMAND --help` explains a command
@@ -33,10 +38,12 @@ Options:
 
 Examples:
   hydrofoil run --nproc 2 train.py
+  hydrofoil run --no-python --nproc 2 hydrofoil train --config ds_config.json --model config.json --data text/
   hydrofoil config explain ds_config.json --world-size 8
+  hydrofoil inspect model.safetensors
 
-Exit codes: 0 done; 2 wrong use or a wrong configuration; 126 the system refused something; for those of `run` see
-`hydrofoil run --help`.
+Exit codes: 0 done; 2 wrong use, or a wrong configuration or file; 126 the system refused something; for those of `run`
+and `train` see their --help.
 )";
 
 // Where this program lies: as it was called (a link in a virtual environment, too), then the file itself.
@@ -75,6 +82,33 @@ int config_command(std::span<const std::string> arguments) {
   return 0;
 }
 
+int inspect_command(std::span<const std::string> arguments) {
+  const InspectArguments parsed = parse_inspect_arguments(arguments);
+  if (parsed.help) {
+    std::cout << *parsed.help << std::flush;
+  } else {
+    inspect(parsed, std::cout);
+  }
+  return 0;
+}
+
+// Replaces this process by the program hydrofoil-train, which lies beside it: the one command that needs libtorch.
+int train_command(std::span<const std::string> arguments, const std::string& called_as) {
+  std::string tried;
+  for (const std::string& path : program_paths(called_as)) {
+    const std::string program = (std::filesystem::path(path).parent_path() / "hydrofoil-train").string();
+    std::vector<std::string> words = {program};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    std::vector<char*> argv;
+    for (auto& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ::execv(program.c_str(), argv.data());
+    tried += (tried.empty() ? "" : ", ") + program + ": " + std::strerror(errno);
+  }
+  throw SystemError("[hydrofoil train] cannot start the program hydrofoil-train (" + tried +
+                    "); install hydrofoil again");
+}
+
 int dispatch(const std::vector<std::string>& arguments, const std::string& called_as) {
   const std::string command = arguments.empty() ? "--help" : arguments[0];
   if (command == "--help" || command == "-h" || command == "help") {
@@ -88,9 +122,11 @@ int dispatch(const std::vector<std::string>& arguments, const std::string& calle
   const std::span<const std::string> rest(arguments.begin() + 1, arguments.end());
   if (command == "run") return run_command(rest, called_as);
   if (command == "config") return config_command(rest);
+  if (command == "train") return train_command(rest, called_as);
+  if (command == "inspect") return inspect_command(rest);
   const bool flag = command.starts_with("-");
-  const std::vector<std::string> names =
-      flag ? std::vector<std::string>{"--help", "--version"} : std::vector<std::string>{"run", "config"};
+  const std::vector<std::string> names = flag ? std::vector<std::string>{"--help", "--version"}
+                                              : std::vector<std::string>{"run", "train", "config", "inspect"};
   throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
                         "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
 }

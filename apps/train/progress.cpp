@@ -79,13 +79,15 @@ void Progress::draw(const std::string& facts, int64_t step) {
 void Progress::step(const StepRow& row) {
   if (!visible_) return;
   const std::string facts =
-      format(columns_ ? "loss %.3f, %.2f bits/%s, %s tokens/s, %s MiB a rank" : "loss %.3f  %.2f bits/%s  %s tokens/s  %s MiB a rank",
+      format(columns_ ? "loss %.3f, %.2f bits/%s, %s tokens/s, %s MiB a rank"
+                      : "loss %.3f  %.2f bits/%s  %s tokens/s  %s MiB a rank",
              row.loss, bits(row.loss), unit_.c_str(), with_commas(std::llround(row.tokens_per_s)).c_str(),
              with_commas(std::llround(row.memory_mib)).c_str());
   if (columns_) return draw(facts, row.step);
   if (row.step % interval_ != 0 && row.step != num_steps_) return;
   const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-  const double left = elapsed / static_cast<double>(row.step - first_step_) * static_cast<double>(num_steps_ - row.step);
+  const double left =
+      elapsed / static_cast<double>(row.step - first_step_) * static_cast<double>(num_steps_ - row.step);
   std::cout << format("step %5ld/%ld  ", row.step, num_steps_) << facts << "  " << clock_text(left) << " left"
             << std::endl;
 }

@@ -85,7 +85,8 @@ CsvLog::CsvLog(std::string path, std::vector<std::string> columns, int64_t keep_
 }
 
 void CsvLog::append(const std::vector<double>& row) {
-  for (size_t c = 0; c < row.size(); ++c) file_ << (c == 0 ? "" : ",") << (c < 2 ? std::to_string(std::llround(row[c])) : number(row[c]));
+  for (size_t c = 0; c < row.size(); ++c)
+    file_ << (c == 0 ? "" : ",") << (c < 2 ? std::to_string(std::llround(row[c])) : number(row[c]));
   file_ << '\n';
   rows_.push_back(row);
 }

@@ -42,8 +42,8 @@ ParsedTrain parse_train_arguments(std::span<const std::string> arguments) {
   const std::string what = "What to train";
   line.add_text("--config", "DS_CONFIG", &config, "ds_config.json of the engine (required)", what);
   line.add_text("--model", "CONFIG", &model, "Hugging Face config.json, or the folder that holds it (required)", what);
-  line.add_list("--data", "FILE", &options.data,
-                "text files, .npy files of token ids, or folders of them (required)", what);
+  line.add_list("--data", "FILE", &options.data, "text files, .npy files of token ids, or folders of them (required)",
+                what);
   line.add_text("--init", "WEIGHTS", &options.init,
                 "safetensors file, its index, or a folder, to start from (default: new weights by --seed)", what);
   line.add_text("--resume", "RUN", &options.resume, "folder of an earlier run to go on with", what);
@@ -53,10 +53,12 @@ ParsedTrain parse_train_arguments(std::span<const std::string> arguments) {
                    "tokens of a window (default: what the model sees, at most 1024)", how);
   line.add_integer("--seed", "N", &seed, "of new weights and of the order of the data (default 1)", how);
   const std::string output = "Output";
-  line.add_text("--out", "RUN", &options.out, "folder for numbers, curve and checkpoint (default: runs/<time>)", output);
+  line.add_text("--out", "RUN", &options.out, "folder for numbers, curve and checkpoint (default: runs/<time>)",
+                output);
   line.add_integer("--eval-interval", "N", &eval_interval, "steps between held-out losses (default 100)", output);
   line.add_integer("--eval-windows", "N", &eval_windows, "held-out windows that are evaluated (default 256)", output);
-  line.add_integer("--save-interval", "N", &save_interval, "steps between checkpoints (default: only at the end)", output);
+  line.add_integer("--save-interval", "N", &save_interval, "steps between checkpoints (default: only at the end)",
+                   output);
   line.add_integer("--print-interval", "N", &print_interval, "steps a line without a terminal (default 10)", output);
   line.set_footer(kFooter);
   parsed.help = line.parse(arguments);

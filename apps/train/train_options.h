@@ -10,10 +10,10 @@ namespace hydrofoil::train {
 
 // What `hydrofoil train` was asked for.
 struct TrainOptions {
-  std::string config;              // ds_config.json
-  std::string model;               // config.json of a Hugging Face model, or its directory
-  std::vector<std::string> data;   // files or folders
-  std::optional<int64_t> steps;    // none: one epoch
+  std::string config;                 // ds_config.json
+  std::string model;                  // config.json of a Hugging Face model, or its directory
+  std::vector<std::string> data;      // files or folders
+  std::optional<int64_t> steps;       // none: one epoch
   std::optional<std::string> init;    // weights to start from; none: initialised by `seed`
   std::optional<std::string> resume;  // run folder to go on with
   std::optional<std::string> out;     // run folder; none: that of `resume`, or runs/<time>

@@ -150,13 +150,14 @@ void Trainer::say_hello(Progress& progress, int64_t steps, const std::string& ou
   for (const auto& info : model_->tree().parameters) numel += info.parameter.numel();
   char millions[32];
   std::snprintf(millions, sizeof(millions), "%.2f", static_cast<double>(numel) / 1e6);
-  progress.say(concat("model  ", millions, " M parameters, ", config::dtype_name(options.model_dtype()), ", ZeRO stage ",
-                      options.zero.stage, " on ", job_.world_size(), " rank(s)"));
+  progress.say(concat("model  ", millions, " M parameters, ", config::dtype_name(options.model_dtype()),
+                      ", ZeRO stage ", options.zero.stage, " on ", job_.world_size(), " rank(s)"));
   const std::string unit = is_text(corpus_) ? " bytes" : " tokens";
   progress.say(concat("data   ", corpus_.name, ": ", with_commas(corpus_.train.num_tokens()), unit, " to train on, ",
                       with_commas(corpus_.held_out.num_tokens()), " held out",
                       corpus_.num_skipped > 0 ? concat("; ", corpus_.num_skipped, " binary files left out") : ""));
-  progress.say(concat("run    ", steps, " steps of ", with_commas(options.train_batch_size * context_), unit, ", into ", out));
+  progress.say(
+      concat("run    ", steps, " steps of ", with_commas(options.train_batch_size * context_), unit, ", into ", out));
 }
 
 double Trainer::train_step(int64_t step) {
@@ -233,8 +234,8 @@ std::pair<int64_t, std::optional<double>> Trainer::train(int64_t first_step, int
     row.tokens_per_s = static_cast<double>(tokens_per_step) /
                        std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     if (logs != nullptr) {
-      logs->train.write({static_cast<double>(row.step), static_cast<double>(row.tokens), row.loss, bits(row.loss), row.lr,
-                         row.grad_norm, row.tokens_per_s, row.memory_mib});
+      logs->train.write({static_cast<double>(row.step), static_cast<double>(row.tokens), row.loss, bits(row.loss),
+                         row.lr, row.grad_norm, row.tokens_per_s, row.memory_mib});
     }
     progress.step(row);
     for (size_t rank = 0; rank < rows.size(); ++rank) {
@@ -261,8 +262,8 @@ void Trainer::check_checkpoint(double expected, Progress& progress) {
   engine_->load_checkpoint(out_ + "/checkpoint");
   const double loss = evaluate();
   if (std::abs(loss - expected) > 1e-6) {
-    throw TrainingError(concat("[hydrofoil train] the checkpoint loaded again has a held-out loss of ", loss,
-                               ", expected ", expected));
+    throw TrainingError(
+        concat("[hydrofoil train] the checkpoint loaded again has a held-out loss of ", loss, ", expected ", expected));
   }
   progress.say(concat("checkpoint loaded into a new engine: the held-out loss is ",
                       loss == expected ? "the same" : "the same to 1e-6"));
@@ -280,17 +281,18 @@ int Trainer::run() {
   std::optional<Logs> logs;
   if (first) {
     const std::string bits_name = is_text(corpus_) ? "bits_per_byte" : "bits_per_token";
-    logs.emplace(Logs{CsvLog(out_ + "/loss.csv",
-                             {"step", "tokens", "loss", bits_name, "lr", "grad_norm", "tokens_per_s", "memory_mib"},
-                             first_step + 1),
-                      CsvLog(out_ + "/held_out.csv", {"step", "tokens", "loss", bits_name}, first_step)});
+    logs.emplace(Logs{
+        CsvLog(out_ + "/loss.csv",
+               {"step", "tokens", "loss", bits_name, "lr", "grad_norm", "tokens_per_s", "memory_mib"}, first_step + 1),
+        CsvLog(out_ + "/held_out.csv", {"step", "tokens", "loss", bits_name}, first_step)});
   }
   say_hello(progress, steps, out_);
   const auto draw = [&] {
     if (!logs) return;
-    write_loss_svg(out_ + "/loss.svg", concat(corpus_.name, ": ZeRO stage ", engine_->options().zero.stage, ", ",
-                                              job_.world_size(), " rank(s)"),
-                   logs->train.column("loss"), logs->held_out.column("loss"));
+    write_loss_svg(
+        out_ + "/loss.svg",
+        concat(corpus_.name, ": ZeRO stage ", engine_->options().zero.stage, ", ", job_.world_size(), " rank(s)"),
+        logs->train.column("loss"), logs->held_out.column("loss"));
   };
   std::pair<int64_t, std::optional<double>> done;
   try {

@@ -89,7 +89,8 @@ std::vector<Resolver::Given> Resolver::match(const Section& section, const Value
   if (object == nullptr) return given;
   for (const auto& [name, value] : object->members) {
     const auto& fields = section.fields;
-    const auto found = std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return goes_by(f, name); });
+    const auto found =
+        std::find_if(fields.begin(), fields.end(), [&key = name](const Field& f) { return goes_by(f, key); });
     if (found == fields.end()) {
       if (section.open) continue;
       std::vector<std::string> names;

@@ -7,7 +7,7 @@ namespace hydrofoil::config {
 
 const Value* Value::find(std::string_view key) const {
   for (const auto& member : members) {
-    if (member.first == key) return &member.second;
+    if (member.key == key) return &member.value;
   }
   return nullptr;
 }

@@ -18,7 +18,7 @@ enum class ValueKind { kNull, kBool, kInteger, kReal, kString, kArray, kObject }
 
 // A parsed JSON value with its place in the text. Object members keep their order; keys are unique.
 struct Value {
-  using Member = std::pair<std::string, Value>;
+  struct Member;  // not std::pair, whose traits would need a whole Value here
 
   ValueKind kind = ValueKind::kNull;
   Position position;
@@ -38,6 +38,13 @@ struct Value {
   [[nodiscard]] static Value from_integer(int64_t value, Position position = {});
   [[nodiscard]] static Value from_string(std::string value, Position position = {});
   [[nodiscard]] static Value object(Position position = {});
+};
+
+struct Value::Member {
+  Member(std::string member_key, Value member_value) : key(std::move(member_key)), value(std::move(member_value)) {}
+
+  std::string key;
+  Value value;
 };
 
 // JSON text on one line. Infinity is written as Infinity, as Python's json does.

@@ -1,6 +1,7 @@
 #include "hydrofoil/storage/file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,6 +91,12 @@ void File::read_at(void* data, int64_t num_bytes, int64_t offset) const {
     offset += moved;
     num_bytes -= moved;
   }
+}
+
+void* File::map(int64_t num_bytes) const {
+  void* mapped = ::mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ, MAP_SHARED, descriptor_, 0);
+  if (mapped == MAP_FAILED) fail("map", path_, errno);
+  return mapped;
 }
 
 void File::sync() {

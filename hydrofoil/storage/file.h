@@ -27,6 +27,9 @@ class File {
   void write_at(const void* data, int64_t num_bytes, int64_t offset);
   void read_at(void* data, int64_t num_bytes, int64_t offset) const;
 
+  // Maps the first `num_bytes` (at least 1) for reading; the caller unmaps them. Use MappedFile.
+  [[nodiscard]] void* map(int64_t num_bytes) const;
+
   // Returns when the data is on the device (fsync).
   void sync();
   // Closes and reports what the close reports; nothing where it is closed.

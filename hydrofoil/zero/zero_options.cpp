@@ -226,8 +226,8 @@ Value upgrade_zero_section(const Value& section, config::Resolver& resolver) {
   if (!section.is(ValueKind::kObject)) return section;
   Value upgraded = section;
   std::erase_if(upgraded.members, [](const Value::Member& member) {
-    return member.first == "cpu_offload" || member.first == "cpu_offload_param" ||
-           member.first == "cpu_offload_use_pin_memory";
+    return member.key == "cpu_offload" || member.key == "cpu_offload_param" ||
+           member.key == "cpu_offload_use_pin_memory";
   });
   const auto replace = [&](const char* old_key, const char* new_key) {
     const auto flag = old_flag(section, old_key, resolver);
@@ -241,7 +241,7 @@ Value upgrade_zero_section(const Value& section, config::Resolver& resolver) {
     }
     Value offload = Value::object(place->position);
     offload.members.emplace_back("device", Value::from_string(*flag ? "cpu" : "none", place->position));
-    std::erase_if(upgraded.members, [&](const Value::Member& member) { return member.first == new_key; });
+    std::erase_if(upgraded.members, [&](const Value::Member& member) { return member.key == new_key; });
     upgraded.members.emplace_back(new_key, std::move(offload));
   };
   replace("cpu_offload", "offload_optimizer");

@@ -5,7 +5,6 @@ Nothing is kept in memory but the list of files: a window is read from disk when
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sysconfig
 from bisect import bisect_right
@@ -19,6 +18,7 @@ import torch
 HOLD_OUT_EVERY = 20
 _SKIPPED_FOLDERS = frozenset({"test", "idlelib", "site-packages", "dist-packages", "__pycache__"})
 _SNIFFED_BYTES = 8192
+_MASK64 = (1 << 64) - 1
 
 
 class DataError(Exception):
@@ -146,7 +146,7 @@ class Batches:
 
     def _window_at(self, position: int) -> int:
         epoch, index = divmod(position, self._num_windows)
-        return permuted(index, self._num_windows, f"{self._seed},{epoch}")
+        return permuted(index, self._num_windows, self._seed, epoch)
 
 
 def read_windows(stream: ByteStream, context: int, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,19 +163,30 @@ def spread_windows(stream: ByteStream, context: int, count: int) -> list[int]:
     return [index * available // count for index in range(count)]
 
 
-def permuted(index: int, size: int, key: str) -> int:
-    """Where the permutation of range(size) chosen by `key` sends `index`: a Feistel network, so it takes no memory."""
+def permuted(index: int, size: int, seed: int, epoch: int) -> int:
+    """Where the permutation of range(size) that `seed` and `epoch` choose sends `index`.
+
+    A Feistel network, so it takes no memory. hydrofoil/data/permutation.cpp computes the same.
+    """
     half = (max(1, (size - 1).bit_length()) + 1) // 2
     mask = (1 << half) - 1
+    key = _mix(_mix(seed) + epoch)
     # The network permutes the next power of four; what falls outside is sent on until it falls inside.
     while True:
         left, right = index >> half, index & mask
         for turn in range(4):
-            digest = hashlib.blake2b(f"{key},{turn},{right}".encode(), digest_size=8).digest()
-            left, right = right, left ^ (int.from_bytes(digest, "little") & mask)
+            left, right = right, left ^ (_mix(_mix(key + turn) ^ right) & mask)
         index = left << half | right
         if index < size:
             return index
+
+
+def _mix(state: int) -> int:
+    """Output of splitmix64 in a state, taken modulo 2^64 (https://prng.di.unimi.it/splitmix64.c)."""
+    state = (state + 0x9E3779B97F4A7C15) & _MASK64
+    state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & _MASK64
+    state = ((state ^ state >> 27) * 0x94D049BB133111EB) & _MASK64
+    return state ^ state >> 31
 
 
 def _split(sized: Sequence[tuple[Path, int]]) -> tuple[ByteStream, ByteStream]:

@@ -43,7 +43,7 @@ TEST(Parser, AcceptsCommentsTrailingCommasAndCommentKeys) {
       "# one\n{ // two\n \"a\": 1, /* three\n */ \"_comment\": \"x\", \"_comment_b\": [1],\n\"c\": [1, 2,],\n}\n// "
       "end");
   ASSERT_EQ(root.members.size(), 2u);
-  EXPECT_EQ(root.members[0].first, "a");
+  EXPECT_EQ(root.members[0].key, "a");
   EXPECT_EQ(root.find("c")->items.size(), 2u);
 }
 
