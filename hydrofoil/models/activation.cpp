@@ -51,8 +51,10 @@ at::Tensor activate(Activation activation, const at::Tensor& x) {
     case Activation::kGeluFast:
       return x.mul(0.5).mul(at::tanh(x.mul(0.7978845608).mul(x.mul(0.044715).mul(x).add(1.0))).add(1.0));
     case Activation::kGeluNew: {
+      // The order of the calls is that of the gradient's sums.
+      const at::Tensor half = x.mul(0.5);
       const at::Tensor inner = x.add(at::pow(x, 3.0).mul(0.044715)).mul(std::sqrt(2.0 / std::numbers::pi));
-      return x.mul(0.5).mul(at::tanh(inner).add(1.0));
+      return half.mul(at::tanh(inner).add(1.0));
     }
     case Activation::kGeluPytorchTanh:
       return at::gelu(x, "tanh");

@@ -4,8 +4,9 @@
 namespace hydrofoil::models {
 
 Activation read_activation(ConfigFields& fields, const std::string& name, Activation fallback) {
+  const std::string got = fields.string(name, "");
   if (!fields.contains(name)) return fallback;
-  const auto activation = parse_activation(fields.string(name, ""));
+  const auto activation = parse_activation(got);
   if (!activation.has_value()) {
     std::string expected;
     for (const std::string& known : activation_names()) expected += (expected.empty() ? "" : ", ") + known;

@@ -49,7 +49,10 @@ std::map<std::string, std::string> read_weight_map(const std::string& path) {
 
 WeightFiles::WeightFiles(const std::string& path) {
   const std::string file = find_file(path);
-  if (file.ends_with(".json")) return open_index(file);
+  if (file.ends_with(".json")) {
+    open_index(file);
+    return;
+  }
   const storage::SafetensorsReader& reader = open(file);
   for (const storage::TensorEntry& entry : reader.tensors()) tensors_.push_back({&reader, &entry});
 }

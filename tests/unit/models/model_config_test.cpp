@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <random>
 #include <string>
 
 #include "hydrofoil/base/error.h"
@@ -200,6 +201,23 @@ TEST(ModelConfig, RefusesOtherModels) {
             std::string::npos);
   EXPECT_NE(error_of([] { (void)parse_model_config("{}", "f"); }).find("model_type: got nothing"), std::string::npos);
   EXPECT_NE(error_of([] { (void)parse_model_config("[1]", "f"); }).find("expected a JSON object"), std::string::npos);
+}
+
+TEST(ModelConfig, SurvivesDamagedBytes) {
+  std::minstd_rand random(1);
+  const std::string bytes = "\"{}[],:-.0e9\\x\xff";
+  for (int i = 0; i < 5000; ++i) {
+    std::string text = kSmolLm2;
+    for (int change = 0; change < 1 + i % 3; ++change) {
+      const size_t at = random() % text.size();
+      if (random() % 2 == 0) {
+        text[at] = bytes[random() % bytes.size()];
+      } else {
+        text.erase(at, 1 + random() % 8);
+      }
+    }
+    (void)error_of([&] { (void)parse_model_config(text, "f"); });  // any other exception fails the test
+  }
 }
 
 TEST(ModelConfig, IsCheckedAgainWhenAModelIsMade) {
