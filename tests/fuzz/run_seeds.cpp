@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
@@ -53,7 +54,8 @@ class Random {
 };
 
 void change_once(std::string& text, Random& random) {
-  constexpr std::string_view kTelling = "\0\xff\x7f\x80{}[](),:'\"\\-09eE. \n";
+  using namespace std::string_view_literals;
+  constexpr auto kTelling = "\0\xff\x7f\x80{}[](),:'\"\\-09eE. \n"sv;
   const size_t at = random.below(text.size());
   const size_t length = 1 + random.below(std::min<size_t>(text.size() - std::min(text.size(), at), 32));
   switch (random.below(5)) {
