@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <chrono>
@@ -34,6 +35,14 @@ int64_t positions_of(const models::ModelConfig& config) {
   return gpt2 != nullptr ? gpt2->n_positions : std::get<models::LlamaConfig>(config.family).max_position_embeddings;
 }
 
+int64_t choose_context(const TrainOptions& options, const models::ModelConfig& config) {
+  const int64_t positions = positions_of(config);
+  const int64_t context = options.context.value_or(std::min(positions, kDefaultContext));
+  HYDROFOIL_CHECK_ARG(context <= positions, kFunction, "--context: got ", context, ", but the model has ", positions,
+                      " positions");
+  return context;
+}
+
 bool is_text(const data::Corpus& corpus) {
   return !corpus.train.ranges().empty() && !data::is_npy_path(corpus.train.ranges()[0].path);
 }
@@ -60,11 +69,9 @@ Trainer::Trainer(TrainOptions options, const volatile std::sig_atomic_t& stop)
     : options_(std::move(options)),
       stop_(stop),
       control_(connect_control(job_)),
-      model_config_(models::load_model_config(options_.model)) {
-  context_ = options_.context.value_or(std::min(positions_of(model_config_), kDefaultContext));
-  HYDROFOIL_CHECK_ARG(context_ <= positions_of(model_config_), kFunction, "--context: got ", context_,
-                      ", but the model has ", positions_of(model_config_), " positions");
-  corpus_ = data::load_corpus(options_.data, context_, {.vocab_size = model_config_.vocab_size()});
+      model_config_(models::load_model_config(options_.model)),
+      context_(choose_context(options_, model_config_)),
+      corpus_(data::load_corpus(options_.data, context_, {.vocab_size = model_config_.vocab_size()})) {
   held_out_windows_ = data::spread_windows(corpus_.held_out, context_, options_.eval_windows);
   build_engine(/*with_weights=*/!options_.resume);
   batches_ = std::make_unique<data::Batches>(corpus_.train, batches_options());
@@ -124,7 +131,7 @@ std::string Trainer::agree_on_folder() {
   const bool resumed = options_.resume && fs::equivalent(*options_.resume, folder, error);
   HYDROFOIL_CHECK_ARG(resumed || !fs::exists(fs::path(folder) / "loss.csv"), kFunction, folder,
                       " holds a run already; name another folder with --out, or go on with --resume ", folder);
-  control_.barrier().wait();  // nobody writes there before everybody has looked
+  control_.barrier();  // nobody writes there before everybody has looked
   fs::create_directories(folder, error);
   if (error) throw_system_error(kFunction, "cannot make the folder " + folder, error.value());
   return folder;
@@ -240,7 +247,7 @@ std::pair<int64_t, std::optional<double>> Trainer::train(int64_t first_step, int
     progress.step(row);
     for (size_t rank = 0; rank < rows.size(); ++rank) {
       if (std::isfinite(rows[rank][0])) continue;
-      control_.barrier().wait();  // all ranks are here; a launcher ends the others when one leaves
+      control_.barrier();  // all ranks are here; a launcher ends the others when one leaves
       throw TrainingError(concat("[hydrofoil train] the loss of step ", step, " is ", rows[rank][0], " on rank ", rank,
                                  "; a smaller learning rate may help"));
     }
@@ -312,7 +319,7 @@ int Trainer::run() {
   }
   progress.say(concat("  loss curve  ", out_, "/loss.svg\n  numbers     ", out_, "/loss.csv, ", out_,
                       "/held_out.csv\n  checkpoint  ", out_, "/checkpoint/step", done.first));
-  control_.barrier().wait();
+  control_.barrier();
   return done.second ? 0 : kExitInterrupted;
 }
 

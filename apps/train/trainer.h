@@ -63,10 +63,9 @@ class Trainer {
   const volatile std::sig_atomic_t& stop_;
   comm::Job job_;
   comm::Group control_;  // for what ranks tell each other beside the engine
-  engine::EngineOptions engine_options_;
   models::ModelConfig model_config_;
+  int64_t context_;
   data::Corpus corpus_;
-  int64_t context_ = 0;
   std::unique_ptr<data::Batches> batches_;
   std::vector<int64_t> held_out_windows_;
   std::unique_ptr<models::CausalLM> model_;  // outlives its engine
