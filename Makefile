@@ -7,10 +7,11 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: help train test test-all setup setup-test asan tsan fuzz lint clean
+.PHONY: help train train-cpp test test-all setup setup-test asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
+	@echo "make train-cpp [DATA=...] [NPROC=2] [ARGS='--steps 100']       the same job in C++, without Python in the ranks"
 	@echo "make test                                                       set up, run every test but the slow ones"
 	@echo "make test-all                                                   the slow ones too"
 	@echo "make asan | make tsan                                           C++ tests under the sanitizers"
@@ -25,6 +26,14 @@ setup-test:
 
 train: setup
 	$(BIN)/hydrofoil run --nproc $(NPROC) examples/python/language_model/train.py $(TRAIN_DATA) $(ARGS)
+
+# The job of `make train` by `hydrofoil train`; its default data, too, is the source of Python's standard library.
+STDLIB = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')
+STDLIB_FILES = $(shell find $(STDLIB) -name '*.py' -size +0 -not -path '*/test/*' -not -path '*/idlelib/*' -not -path '*/site-packages/*' \
+  -not -path '*/dist-packages/*' | LC_ALL=C sort)
+train-cpp: setup
+	$(BIN)/hydrofoil run --no-python --nproc $(NPROC) $(BIN)/hydrofoil train --config examples/cpp/language_model/ds_config.json \
+	  --model examples/cpp/language_model --data $(if $(DATA),$(abspath $(DATA)),$(STDLIB_FILES)) --steps 732 $(ARGS)
 
 test: setup-test
 	ctest --test-dir build/release --output-on-failure -LE slow -j 2

@@ -53,6 +53,7 @@ void CommandLine::add_text(const std::string& names, const std::string& value_na
       .add_option_function<std::string>(
           names, [target](const std::string& text) { *target = text; }, help)
       ->type_name(value_name)
+      ->take_last()
       ->group(group);
 }
 
@@ -62,7 +63,7 @@ void CommandLine::add_integer(const std::string& names, const std::string& value
   const auto store = [target, what](const std::string& text) {
     *target = parse_integer(what, text, std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
   };
-  impl_->app.add_option_function<std::string>(names, store, help)->type_name(value_name)->group(group);
+  impl_->app.add_option_function<std::string>(names, store, help)->type_name(value_name)->take_last()->group(group);
 }
 
 void CommandLine::add_list(const std::string& names, const std::string& value_name, std::vector<std::string>* target,
