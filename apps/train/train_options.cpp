@@ -67,6 +67,8 @@ ParsedTrain parse_train_arguments(std::span<const std::string> arguments) {
   HYDROFOIL_CHECK_ARG(config.has_value(), "hydrofoil train", "--config is required: a ds_config.json");
   HYDROFOIL_CHECK_ARG(model.has_value(), "hydrofoil train", "--model is required: a Hugging Face config.json");
   HYDROFOIL_CHECK_ARG(!options.data.empty(), "hydrofoil train", "--data is required: text or .npy files, or folders");
+  HYDROFOIL_CHECK_ARG(!options.init || !options.resume, "hydrofoil train",
+                      "--init and --resume: got both; the checkpoint of the run has its weights, give one of them");
   options.config = *config;
   options.model = *model;
   if (options.steps) in_range("--steps", options.steps, 1, 0);

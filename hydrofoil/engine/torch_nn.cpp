@@ -44,9 +44,7 @@ void TorchCalls::visit(torch::nn::Module& module, const std::string& name, int p
 
 at::Tensor TorchCalls::run_sequential(torch::nn::SequentialImpl& modules, at::Tensor x) {
   for (auto& module : modules) {
-    auto* nested = module.ptr()->as<torch::nn::SequentialImpl>();
-    x = boundaries_->call(number_of(*module.ptr()), x,
-                          [&] { return nested != nullptr ? run_sequential(*nested, x) : module.forward(x); });
+    x = boundaries_->call(number_of(*module.ptr()), x, [&] { return module.forward(x); });
   }
   return x;
 }

@@ -19,7 +19,7 @@ namespace hydrofoil::engine {
 
 class TorchCalls;
 
-namespace detail {
+namespace torch_nn {
 
 // The implementation behind a module holder (torch::nn::Linear), a shared_ptr to one, or itself.
 template <typename Module>
@@ -36,7 +36,7 @@ void collect(std::vector<at::Tensor>& tensors, const Arg& arg) {
   if constexpr (std::is_convertible_v<const Arg&, const at::Tensor&>) tensors.push_back(arg);
 }
 
-}  // namespace detail
+}  // namespace torch_nn
 
 // The trait of a module of the user's whose forward calls its children one by one: derive from it beside
 // torch::nn::Module, and write call(child, x) for child->forward(x). The children then are gathered and released each
@@ -67,8 +67,8 @@ class TorchCalls {
   template <typename Module, typename... Args>
   auto run(Module& module, Args&&... args) {
     std::vector<at::Tensor> inputs;
-    (detail::collect(inputs, args), ...);
-    auto& implementation = detail::implementation(module);
+    (torch_nn::collect(inputs, args), ...);
+    auto& implementation = torch_nn::implementation(module);
     return boundaries_->call(number_of(implementation), inputs, [&] {
       if constexpr (std::is_same_v<std::remove_reference_t<decltype(implementation)>, torch::nn::SequentialImpl>) {
         return run_sequential(implementation, std::forward<Args>(args)...);
@@ -91,7 +91,7 @@ class TorchCalls {
 
 template <typename Child, typename... Args>
 auto CallsChildren::call(Child&& child, Args&&... args) {
-  auto& implementation = detail::implementation(child);
+  auto& implementation = torch_nn::implementation(child);
   static_assert(!std::is_same_v<std::remove_reference_t<decltype(implementation)>, torch::nn::Module>,
                 "call needs the child's own type: list->at<BlockImpl>(i) instead of list[i]");
   if (calls_ == nullptr) return implementation.forward(std::forward<Args>(args)...);
@@ -109,7 +109,7 @@ class ModuleEngine {
   ModuleEngine(Holder module, std::string_view config, comm::Job& job, const InitializeOptions& options)
       : module_(std::move(module)) {
     zero::ModelTree tree;
-    calls_ = TorchCalls::describe(detail::implementation(module_), tree);
+    calls_ = TorchCalls::describe(torch_nn::implementation(module_), tree);
     engine_ = initialize(tree, config, job, options);
   }
 

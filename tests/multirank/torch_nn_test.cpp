@@ -101,9 +101,8 @@ void expect_training_equals_torch(const std::function<Holder()>& make) {
 }
 
 TEST(TorchNn, TrainsASequential) {
-  expect_training_equals_torch<nn::Sequential>([] {
-    return nn::Sequential(nn::Linear(6, 9), nn::Tanh(), nn::Sequential(nn::Linear(9, 9), nn::ReLU()), nn::Linear(9, 2));
-  });
+  expect_training_equals_torch<nn::Sequential>(
+      [] { return nn::Sequential(nn::Linear(6, 9), nn::Tanh(), nn::Linear(9, 9), nn::ReLU(), nn::Linear(9, 2)); });
 }
 
 TEST(TorchNn, TrainsAModuleThatCallsItsChildren) {

@@ -1,5 +1,6 @@
 #include "hydrofoil/zero/model_tree.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
