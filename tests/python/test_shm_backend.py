@@ -21,9 +21,9 @@ def test_equals_gloo(case: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("bf16_hook", [False, True])
-def test_ddp_equals_gloo(size: int, bf16_hook: bool) -> None:
-    world(size).run("tests.python.shm_backend_cases:ddp", bf16_hook=bf16_hook)
+@pytest.mark.parametrize("fp16_hook", [False, True])
+def test_ddp_equals_gloo(size: int, fp16_hook: bool) -> None:
+    world(size).run("tests.python.shm_backend_cases:ddp", fp16_hook=fp16_hook)
 
 
 def test_destroyed_groups_leave_no_threads() -> None:
