@@ -22,7 +22,7 @@ struct ConnectOptions {
   std::vector<std::string> process_group_names;  // one a channel, registered with torch.distributed; for c10d
   // Makes them when c10d is really used (a Gloo group costs threads); called where process_group_names is empty.
   std::function<std::vector<std::string>()> make_process_groups;
-  std::string backend = "auto";                   // auto, shm, c10d
+  std::string backend = "auto";                   // auto, shm, c10d, mpi
   c10::DeviceType device = c10::DeviceType::CPU;  // of the buffers; shm serves the CPU only
   int num_channels = 2;
   GroupOptions group;
@@ -31,10 +31,10 @@ struct ConnectOptions {
 // Connects the ranks and returns one Group per channel. Every rank calls it the same number of times with the same
 // options.
 //
-// auto takes shm where all ranks can map each other's memory, which they try and vote on through the store, else c10d,
-// with one line of log that says why. One rank gets groups of one. Throws InvalidArgument for options that cannot be or
-// that differ between the ranks, CommError where ranks do not come in time or backend "shm" is not possible (with the
-// reason of every rank).
+// auto takes shm where all ranks can map each other's memory, which they try and vote on through the store, else c10d
+// where process groups are given, else mpi where mpirun has started the ranks, with one line of log that says why. One
+// rank gets groups of one. Throws InvalidArgument for options that cannot be or that differ between the ranks,
+// CommError where ranks do not come in time or backend "shm" is not possible (with the reason of every rank).
 [[nodiscard]] std::vector<Group> connect(const ConnectOptions& options);
 
 }  // namespace hydrofoil::comm

@@ -4,6 +4,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -21,6 +23,9 @@ enum class ReduceOp { kSum, kAvg, kMax };
 struct OpInfo {
   std::string unit;        // name of the unit or purpose that moves, e.g. "layers.3"
   uint64_t signature = 0;  // not 0: must be equal on all ranks, else every rank throws CommError with each rank's unit
+  // Called with the operation's error, or null, before the Work is done and before the next operation of the Group
+  // starts; on the thread that ran it. Must not throw, nor wait for the Group.
+  std::function<void(std::exception_ptr)> on_end;
 };
 
 // Handle of one asynchronous collective. A default-constructed Work is done.
@@ -77,6 +82,7 @@ class Group {
   Work send(at::Tensor buffer, int peer, OpInfo info = {}) const;
   Work recv(at::Tensor buffer, int peer, OpInfo info = {}) const;
   void barrier(OpInfo info = {}) const;  // blocking
+  [[nodiscard]] Work start_barrier(OpInfo info = {}) const;
 
  private:
   std::shared_ptr<detail::Channel> channel_;

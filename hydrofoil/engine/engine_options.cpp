@@ -54,8 +54,10 @@ Section data_types_section() {
 Section own_section() {
   Section section;
   section.doc = "What DeepSpeed has no key for";
-  const std::vector<std::pair<std::string, CommBackend>> backends = {
-      {"auto", CommBackend::kAuto}, {"shm", CommBackend::kShm}, {"c10d", CommBackend::kC10d}};
+  std::vector<std::pair<std::string, CommBackend>> backends;
+  for (const auto backend : {CommBackend::kAuto, CommBackend::kShm, CommBackend::kC10d, CommBackend::kMpi}) {
+    backends.emplace_back(comm_backend_name(backend), backend);
+  }
   section.fields = {
       field("overlap", &HydrofoilOptions::overlap,
             "collectives run beside computation; the bits are the same either way"),
@@ -63,7 +65,8 @@ Section own_section() {
       field("collective_timeout_s", &HydrofoilOptions::collective_timeout_s, "deadline of every collective, in seconds")
           .above(0),
       choice("backend", &HydrofoilOptions::backend, backends,
-             "transport of the collectives; auto: shm where all ranks can map each other's memory, else c10d"),
+             "transport of the collectives; auto: shm where all ranks can map each other's memory, else c10d (a C++ "
+             "program under mpirun: else mpi)"),
       field("debug_checks", &HydrofoilOptions::debug_checks, "poison released memory and check every state transition"),
       field("unit_names", &HydrofoilOptions::unit_names, "modules that stay one unit, as named_modules() names them"),
   };
@@ -224,6 +227,20 @@ void check_reduction(const EngineOptions& options) {
 }
 
 }  // namespace
+
+const char* comm_backend_name(CommBackend backend) {
+  switch (backend) {
+    case CommBackend::kAuto:
+      return "auto";
+    case CommBackend::kShm:
+      return "shm";
+    case CommBackend::kC10d:
+      return "c10d";
+    case CommBackend::kMpi:
+      return "mpi";
+  }
+  HYDROFOIL_ASSERT(false, "comm backend ", static_cast<int>(backend));
+}
 
 DType EngineOptions::model_dtype() const {
   return fp16.enabled ? DType::kFloat16 : bf16.enabled ? DType::kBFloat16 : DType::kFloat32;

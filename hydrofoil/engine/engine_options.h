@@ -19,8 +19,12 @@ using config::DType;
 // How the gradients of the ranks are combined.
 enum class GradientReduceOp { kMean, kSum };
 
-// Which transport carries the collectives. kAuto: shm where all ranks can map each other's memory, else c10d.
-enum class CommBackend { kAuto, kShm, kC10d };
+// Which transport carries the collectives. kAuto: shm where all ranks can map each other's memory, else c10d, or mpi in
+// a C++ program.
+enum class CommBackend { kAuto, kShm, kC10d, kMpi };
+
+// The name that comm::connect takes.
+[[nodiscard]] const char* comm_backend_name(CommBackend backend);
 
 // The section `torch_autocast`.
 struct AutocastOptions {

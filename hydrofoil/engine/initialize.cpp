@@ -23,6 +23,8 @@ const char* backend_name(CommBackend backend) {
       return "shm";
     case CommBackend::kC10d:
       return "c10d";
+    case CommBackend::kMpi:
+      return "mpi";
   }
   HYDROFOIL_ASSERT(false, "backend");
 }

@@ -24,6 +24,16 @@ __all__ = ["EngineGroups", "get_local_rank", "init_distributed", "is_initialized
 _channel_counter = itertools.count()
 
 
+def _register_shm_backend() -> None:
+    """Makes ``init_process_group("hydrofoil_shm")`` and ``new_group(backend="hydrofoil_shm")`` known to torch."""
+    if _dist.is_available() and _C.shm_process_group_name not in _dist.Backend.backend_list:
+        _dist.Backend.register_backend(
+            _C.shm_process_group_name, lambda options, _: _C.create_shm_process_group(options), extended_api=True, devices=["cpu"])
+
+
+_register_shm_backend()
+
+
 def is_initialized() -> bool:
     return _dist.is_available() and _dist.is_initialized()
 

@@ -66,16 +66,8 @@ void bind_config(py::module_& module) {
                              })
       .def_property_readonly("collective_timeout_s",
                              [](const EngineOptions& o) { return o.hydrofoil.collective_timeout_s; })
-      .def_property_readonly("comm_backend", [](const EngineOptions& o) {
-        switch (o.hydrofoil.backend) {
-          case engine::CommBackend::kShm:
-            return "shm";
-          case engine::CommBackend::kC10d:
-            return "c10d";
-          default:
-            return "auto";
-        }
-      });
+      .def_property_readonly("comm_backend",
+                             [](const EngineOptions& o) { return engine::comm_backend_name(o.hydrofoil.backend); });
   module.def(
       "resolve_config",
       [](const std::string& text_or_path, int world_size, bool cpu_device) {

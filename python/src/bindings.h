@@ -10,6 +10,7 @@ namespace py = pybind11;
 
 // Tables of bindings, one a file; each adds its classes and functions to the module.
 void bind_errors(py::module_& module);
+void bind_c10d(py::module_& module);
 void bind_comm(py::module_& module);
 void bind_config(py::module_& module);
 void bind_checkpoint(py::module_& module);

@@ -5,6 +5,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("__version__") = HYDROFOIL_VERSION;
   module.attr("torch_minor_version") = HYDROFOIL_TORCH_MINOR;
   bind_errors(module);
+  bind_c10d(module);
   bind_comm(module);
   bind_config(module);
   bind_optim(module);

@@ -7,7 +7,6 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -16,6 +15,7 @@
 
 #include "hydrofoil/comm/c10d/store_board.h"
 #include "hydrofoil/comm/detail/dtype.h"
+#include "hydrofoil/comm/detail/explain.h"
 #include "hydrofoil/comm/detail/reduce.h"
 #include "hydrofoil/comm/detail/text.h"
 
@@ -28,7 +28,6 @@ constexpr std::chrono::milliseconds kSlice{250};
 constexpr std::chrono::milliseconds kLookAfter{1000};  // before that nothing goes to the store
 constexpr std::chrono::milliseconds kSlack{10'000};    // so that this file's deadline, which names the ranks, is first
 constexpr int64_t kPieceNumel = int64_t{4} << 20;      // bounds the temporary buffers of a 16-bit all_reduce
-constexpr size_t kTextBytes = 256;
 
 c10d::ReduceOp::RedOpType native_op(ReduceOp op, bool native_avg) {
   if (op == ReduceOp::kMax) return c10d::ReduceOp::MAX;
@@ -132,7 +131,7 @@ void C10dBackend::run(const Operation& operation, const CallControl& control) {
     if (options_.board && operation.sequence != 0) {
       missing = missing_ranks(*options_.board, options_.channel, operation.sequence);
     }
-    throw CommError(concat(context(operation), ": ", first_line(error),
+    throw CommError(concat(detail::context(whereabouts(call)), ": ", first_line(error),
                            missing.empty() ? "" : "; did not arrive, as far as is known: ", missing));
   }
   if (buffer.defined() && !device.is_cpu()) {
@@ -288,36 +287,11 @@ void C10dBackend::reduce_slices(const Call& call, const at::Tensor& slices, cons
 void C10dBackend::check_agreement(const Call& call) {
   const Operation& operation = call.operation;
   const at::Device device = operation.output.defined() ? operation.output.device() : at::Device(at::kCPU);
-  const auto host = at::TensorOptions().dtype(at::kLong);
-  const std::array<int64_t, 4> own = {
-      static_cast<int64_t>(operation.kind) << 32 | static_cast<int64_t>(operation.reduce) << 24 | operation.peer,
-      operation.numel(), static_cast<int64_t>(operation.dtype()), static_cast<int64_t>(operation.info.signature)};
-  const auto share = [&](const at::Tensor& mine) {
+  detail::compare_operations(whereabouts(call), [&](const at::Tensor& mine) {
     const at::Tensor all = at::empty({mine.numel() * size_}, mine.options().device(device));
     gather(call, mine.to(device), all);
     return all.cpu();
-  };
-  at::Tensor mine = at::empty({static_cast<int64_t>(own.size())}, host);
-  std::memcpy(mine.data_ptr(), own.data(), sizeof(own));
-  const at::Tensor all = share(mine);
-  bool agreed = true;
-  for (int peer = 0; peer < size_; ++peer) {
-    agreed = agreed && std::memcmp(static_cast<const char*>(all.data_ptr()) + static_cast<size_t>(peer) * sizeof(own),
-                                   own.data(), sizeof(own)) == 0;
-  }
-  if (agreed) return;
-  at::Tensor text = at::empty({static_cast<int64_t>(kTextBytes)}, host.dtype(at::kChar));
-  std::memset(text.data_ptr(), 0, kTextBytes);
-  const std::string what = describe(operation);
-  std::memcpy(text.data_ptr(), what.data(), std::min(what.size(), kTextBytes - 1));
-  const at::Tensor texts = share(text);
-  std::string message =
-      concat("[comm] the ranks of group ", options_.group.name, " disagree at operation ", operation.sequence, ":");
-  for (int peer = 0; peer < size_; ++peer) {
-    const char* begin = static_cast<const char*>(texts.data_ptr()) + static_cast<size_t>(peer) * kTextBytes;
-    message += concat(peer == 0 ? " " : "; ", "rank ", peer, ": ", std::string(begin, ::strnlen(begin, kTextBytes)));
-  }
-  throw CommError(message);
+  });
 }
 
 // NOTE [Waiting for c10d]: Work::wait(timeout) throws both when the time is over and when the work has failed;
@@ -347,35 +321,25 @@ void C10dBackend::finish(const Call& call, const c10::intrusive_ptr<c10d::Work>&
       }
     }
     call.control.throw_if_aborted();
-    if (std::chrono::steady_clock::now() - start >= kLookAfter || call.control.expired()) throw_if_in_trouble(call);
+    if (std::chrono::steady_clock::now() - start >= kLookAfter || call.control.expired()) {
+      detail::throw_if_in_trouble(whereabouts(call));
+    }
   }
 }
 
-void C10dBackend::throw_if_in_trouble(const Call& call) const {
-  const std::shared_ptr<StoreBoard>& board = options_.board;
-  if (board) {
-    board->post();
-    for (int peer = 0; peer < size_; ++peer) {
-      if (peer == rank_) continue;
-      const std::optional<RankStatus> status = board->read(peer);
-      if (!status || status->failure.empty()) continue;
-      throw CommError(concat(context(call.operation), ": rank ", peer, " has failed: ", status->failure));
-    }
-  }
-  if (!call.control.expired()) return;
-  std::string missing = "unknown (the group has no store)";
-  if (board) missing = missing_ranks(*board, options_.channel, call.operation.sequence);
-  if (missing.empty()) missing = "none (all have called it)";
-  throw CommError(concat(context(call.operation), ": deadline of ", call.control.timeout().count(),
-                         " ms passed; did not arrive: ", missing));
+detail::Whereabouts C10dBackend::whereabouts(const Call& call) const {
+  return {.operation = call.operation,
+          .control = call.control,
+          .group = options_.group.name,
+          .backend = name(),
+          .rank = rank_,
+          .size = size_,
+          .channel = options_.channel,
+          .board = options_.board.get()};
 }
 
 std::chrono::milliseconds C10dBackend::backend_timeout(const Call& call) const {
   return call.control.timeout() + kSlack;
-}
-
-std::string C10dBackend::context(const Operation& operation) const {
-  return concat("[comm] ", describe(operation), " in group ", options_.group.name, " (", name(), ") on rank ", rank_);
 }
 
 Group make_c10d_group(c10::intrusive_ptr<c10d::ProcessGroup> process_group, C10dOptions options) {

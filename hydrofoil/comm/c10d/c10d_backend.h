@@ -15,6 +15,10 @@ class Work;
 
 namespace hydrofoil::comm {
 
+namespace detail {
+struct Whereabouts;
+}
+
 // One channel over a c10d::ProcessGroup. See make_c10d_group.
 class C10dBackend : public Backend {
  public:
@@ -50,10 +54,9 @@ class C10dBackend : public Backend {
   void reduce_slices(const Call& call, const at::Tensor& slices, const at::Tensor& output) const;
   void check_agreement(const Call& call);
   void finish(const Call& call, const c10::intrusive_ptr<c10d::Work>& work);
-  void throw_if_in_trouble(const Call& call) const;
+  [[nodiscard]] detail::Whereabouts whereabouts(const Call& call) const;
   [[nodiscard]] bool reduces_natively(const Call& call) const;
   [[nodiscard]] std::chrono::milliseconds backend_timeout(const Call& call) const;
-  [[nodiscard]] std::string context(const Operation& operation) const;
   c10d::Backend& backend_of(c10::DeviceType device) const;
 
   c10::intrusive_ptr<c10d::ProcessGroup> process_group_;

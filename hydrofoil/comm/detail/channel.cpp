@@ -4,6 +4,8 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <utility>
+
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/detail/text.h"
 
@@ -174,6 +176,7 @@ void Channel::execute(WorkState& state) {
     }
     backend_->leave(failure);
   }
+  if (state.operation.info.on_end) std::exchange(state.operation.info.on_end, nullptr)(error);
   state.finish(error);
 }
 

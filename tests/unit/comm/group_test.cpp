@@ -102,6 +102,18 @@ TEST(Group, OfOneCopiesOnTheCallingThread) {
   EXPECT_EQ(group.name(), "world");
 }
 
+TEST(Group, TellsTheEndOfAnOperationBeforeTheWorkIsDone) {
+  const auto log = std::make_shared<FakeLog>();
+  const Group group = make_fake_group({.rank = 0, .size = 2, .log = log});
+  log->set_failure([](const FakeRecord& record) { return record.unit == "bad" ? "a fault" : ""; });
+  std::vector<std::string> ends;
+  const auto on_end = [&](const std::exception_ptr& error) { ends.push_back(error ? "error" : "good"); };
+  group.all_reduce(at::zeros({3}), ReduceOp::kSum, {.unit = "good", .on_end = on_end}).wait();
+  EXPECT_THROW(group.all_reduce(at::zeros({3}), ReduceOp::kSum, {.unit = "bad", .on_end = on_end}).wait(), CommError);
+  EXPECT_THROW(group.all_reduce(at::zeros({3}), ReduceOp::kSum, {.unit = "late", .on_end = on_end}).wait(), CommError);
+  EXPECT_EQ(ends, (std::vector<std::string>{"good", "error", "error"}));
+}
+
 TEST(MakeLocalGroups, RejectsSizesBelowOne) {
   EXPECT_ARGUMENT_ERROR("size is 0", make_local_groups(0));
   EXPECT_ARGUMENT_ERROR("num_channels is 0", make_local_channels(2, 0));
@@ -111,7 +123,7 @@ TEST(Connect, RejectsOptionsThatCannotBe) {
   EXPECT_ARGUMENT_ERROR("size is 0", connect({.size = 0}));
   EXPECT_ARGUMENT_ERROR("rank is 2, expected 0 to 1", connect({.rank = 2, .size = 2}));
   EXPECT_ARGUMENT_ERROR("num_channels is 0", connect({.num_channels = 0}));
-  EXPECT_ARGUMENT_ERROR("backend is gloo, expected auto, shm or c10d", connect({.backend = "gloo"}));
+  EXPECT_ARGUMENT_ERROR("backend is gloo, expected auto, shm, c10d or mpi", connect({.backend = "gloo"}));
   EXPECT_ARGUMENT_ERROR("CPU tensors only", connect({.backend = "shm", .device = c10::DeviceType::CUDA}));
   EXPECT_ARGUMENT_ERROR("store is null", connect({.size = 2}));
 }
