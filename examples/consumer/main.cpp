@@ -30,11 +30,14 @@ void train(int argc, char** argv) {
   const auto tokens = at::randint(64, {4, 16}, at::detail::createCPUGenerator(7), at::kLong);
   const int64_t own = tokens.size(0) / job.world_size();
   const auto inputs = tokens.narrow(0, job.rank() * own, own);
+  const auto channels = job.connect({.num_channels = 1});  // for the mean of the ranks' losses
   for (int step = 1; step <= 10; ++step) {
     const auto loss = model->loss(inputs, models::next_token_targets(inputs));
     engine->backward(loss);
     engine->step();
-    std::printf("step %d  rank %d of %d  loss %.6f\n", step, job.rank(), job.world_size(), loss.item<double>());
+    const auto mean = loss.detach().clone().reshape({1});
+    channels[0].all_reduce(mean, hydrofoil::comm::ReduceOp::kAvg).wait();
+    if (job.is_first()) std::printf("step %d  loss %.6f\n", step, mean.item<double>());
   }
   if (argc > 1) engine->save_checkpoint(argv[1]);
 }
