@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/cmake_prefix.h"
 #include "apps/config_command.h"
 #include "apps/inspect_command.h"
 #include "apps/launcher/launch.h"
@@ -35,12 +36,14 @@ Commands:
 Options:
   -h, --help      Print this text and exit; `hydrofoil COMMAND --help` explains a command
   --version       Print the version and the torch it was built with, and exit
+  --cmake-prefix  Print what CMAKE_PREFIX_PATH needs for find_package(hydrofoil), and exit
 
 Examples:
   hydrofoil run --nproc 2 train.py
   hydrofoil run --no-python --nproc 2 hydrofoil train --config ds_config.json --model config.json --data text/
   hydrofoil config explain ds_config.json --world-size 8
   hydrofoil inspect model.safetensors
+  cmake -B build -DCMAKE_PREFIX_PATH=$(hydrofoil --cmake-prefix)
 
 Exit codes: 0 done; 2 wrong use, or a wrong configuration or file; 126 the system refused something; for those of `run`
 and `train` see their --help.
@@ -119,13 +122,17 @@ int dispatch(const std::vector<std::string>& arguments, const std::string& calle
     std::cout << "hydrofoil " HYDROFOIL_VERSION " (built with torch " HYDROFOIL_TORCH_VERSION ")" << std::endl;
     return 0;
   }
+  if (command == "--cmake-prefix") {
+    std::cout << cmake_prefix(program_paths(called_as)) << std::endl;
+    return 0;
+  }
   const std::span<const std::string> rest(arguments.begin() + 1, arguments.end());
   if (command == "run") return run_command(rest, called_as);
   if (command == "config") return config_command(rest);
   if (command == "train") return train_command(rest, called_as);
   if (command == "inspect") return inspect_command(rest);
   const bool flag = command.starts_with("-");
-  const std::vector<std::string> names = flag ? std::vector<std::string>{"--help", "--version"}
+  const std::vector<std::string> names = flag ? std::vector<std::string>{"--help", "--version", "--cmake-prefix"}
                                               : std::vector<std::string>{"run", "train", "config", "inspect"};
   throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
                         "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
