@@ -46,7 +46,7 @@ tsan: setup-test
 	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp OMP_NUM_THREADS=1 ctest --preset tsan -R '^($(subst $(SPACE),|,$(TSAN_TESTS)))\.' -j 2
 
 # New inputs gather in build/fuzz/corpus/; an input that fails is build/fuzz/<target>-crash-...
-FUZZ_TARGETS ?= config manifest npy safetensors
+FUZZ_TARGETS ?= config manifest model_config npy safetensors
 SECONDS ?= 60
 fuzz:
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang: sudo apt-get install clang" >&2; exit 1; }

@@ -12,12 +12,14 @@ string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" HYDROFOIL_TORCH_VERSION "${_torch_
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" HYDROFOIL_TORCH_MINOR "${HYDROFOIL_TORCH_VERSION}")
 message(STATUS "torch ${HYDROFOIL_TORCH_VERSION} in ${HYDROFOIL_TORCH_DIR}")
 
-add_library(hydrofoil_torch INTERFACE)
-target_include_directories(hydrofoil_torch SYSTEM INTERFACE
+# The headers without the libraries: for code that only names c10's types.
+add_library(hydrofoil_torch_headers INTERFACE)
+target_include_directories(hydrofoil_torch_headers SYSTEM INTERFACE
   ${HYDROFOIL_TORCH_DIR}/include ${HYDROFOIL_TORCH_DIR}/include/torch/csrc/api/include)
+add_library(hydrofoil_torch INTERFACE)
 target_compile_definitions(hydrofoil_torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1 USE_DISTRIBUTED USE_C10D)
 target_link_directories(hydrofoil_torch INTERFACE ${HYDROFOIL_TORCH_DIR}/lib)
-target_link_libraries(hydrofoil_torch INTERFACE torch torch_cpu c10)
+target_link_libraries(hydrofoil_torch INTERFACE hydrofoil_torch_headers torch torch_cpu c10)
 if(EXISTS ${HYDROFOIL_TORCH_DIR}/lib/libtorch_cuda.so)
   # c10d headers of a CUDA wheel include CUDA's; the runtime library itself is loaded by libtorch.
   find_package(CUDAToolkit QUIET)
