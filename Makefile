@@ -7,7 +7,7 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: help train test test-all setup setup-test asan tsan fuzz lint clean
+.PHONY: help train test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
@@ -23,6 +23,9 @@ setup:
 setup-test:
 	@tools/setup.sh test
 
+setup-test-all:
+	@tools/setup.sh test-all
+
 train: setup
 	$(BIN)/hydrofoil run --nproc $(NPROC) examples/python/language_model/train.py $(TRAIN_DATA) $(ARGS)
 
@@ -30,7 +33,7 @@ test: setup-test
 	ctest --test-dir build/release --output-on-failure -LE slow -j 2
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: setup-test
+test-all: setup-test-all
 	ctest --test-dir build/release --output-on-failure -j 2
 	$(BIN)/python -m pytest
 
