@@ -7,7 +7,7 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: help train train-cpp test test-all setup setup-test asan tsan fuzz lint clean
+.PHONY: help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
@@ -24,6 +24,9 @@ setup:
 setup-test:
 	@tools/setup.sh test
 
+setup-test-all:
+	@tools/setup.sh test-all
+
 train: setup
 	$(BIN)/hydrofoil run --nproc $(NPROC) examples/python/language_model/train.py $(TRAIN_DATA) $(ARGS)
 
@@ -39,7 +42,7 @@ test: setup-test
 	ctest --test-dir build/release --output-on-failure -LE slow -j 2
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: setup-test
+test-all: setup-test-all
 	ctest --test-dir build/release --output-on-failure -j 2
 	$(BIN)/python -m pytest
 
@@ -55,7 +58,7 @@ tsan: setup-test
 	TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp OMP_NUM_THREADS=1 ctest --preset tsan -R '^($(subst $(SPACE),|,$(TSAN_TESTS)))\.' -j 2
 
 # New inputs gather in build/fuzz/corpus/; an input that fails is build/fuzz/<target>-crash-...
-FUZZ_TARGETS ?= config manifest npy safetensors
+FUZZ_TARGETS ?= config manifest model_config npy safetensors
 SECONDS ?= 60
 fuzz:
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang: sudo apt-get install clang" >&2; exit 1; }

@@ -20,12 +20,14 @@ function(hydrofoil_torch_of_python python result)
   set(${result} "${directory}" PARENT_SCOPE)
 endfunction()
 
-# Targets hydrofoil::torch, the libtorch in `directory`, and hydrofoil::openmp, the OpenMP runtime that it loads: a
+# Targets hydrofoil::torch_headers, for code that only names types of c10, hydrofoil::torch, the libtorch in `directory`, and hydrofoil::openmp, the OpenMP runtime that it loads: a
 # second one would bring threads of its own. They are imported, so an export of targets names them and no path.
 function(hydrofoil_torch_target directory)
-  add_library(hydrofoil::torch INTERFACE IMPORTED)
-  target_include_directories(hydrofoil::torch INTERFACE
+  add_library(hydrofoil::torch_headers INTERFACE IMPORTED)
+  target_include_directories(hydrofoil::torch_headers INTERFACE
     ${directory}/include ${directory}/include/torch/csrc/api/include)
+  add_library(hydrofoil::torch INTERFACE IMPORTED)
+  target_link_libraries(hydrofoil::torch INTERFACE hydrofoil::torch_headers)
   target_compile_definitions(hydrofoil::torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1 USE_DISTRIBUTED USE_C10D)
   foreach(name torch torch_cpu c10)
     target_link_libraries(hydrofoil::torch INTERFACE ${directory}/lib/lib${name}.so)

@@ -13,11 +13,12 @@ namespace {
 
 using Points = std::vector<std::pair<double, double>>;
 
+constexpr int kCsvDigits = 9;  // tells any two fp32 losses apart
 constexpr double kWidth = 720, kHeight = 420, kLeft = 60, kRight = 20, kTop = 40, kBottom = 50;
 
-std::string number(double value) {
+std::string number(double value, int digits = 6) {
   char text[32];
-  std::snprintf(text, sizeof(text), "%.6g", value);
+  std::snprintf(text, sizeof(text), "%.*g", digits, value);
   return text;
 }
 
@@ -86,7 +87,7 @@ CsvLog::CsvLog(std::string path, std::vector<std::string> columns, int64_t keep_
 
 void CsvLog::append(const std::vector<double>& row) {
   for (size_t c = 0; c < row.size(); ++c)
-    file_ << (c == 0 ? "" : ",") << (c < 2 ? std::to_string(std::llround(row[c])) : number(row[c]));
+    file_ << (c == 0 ? "" : ",") << (c < 2 ? std::to_string(std::llround(row[c])) : number(row[c], kCsvDigits));
   file_ << '\n';
   rows_.push_back(row);
 }

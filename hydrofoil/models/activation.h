@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,8 +12,5 @@ enum class Activation { kGelu, kGeluFast, kGeluNew, kGeluPytorchTanh, kQuickGelu
 // By the names of `hidden_act` and `activation_function`: "gelu_new", "silu", "swish", ...
 [[nodiscard]] std::optional<Activation> parse_activation(std::string_view name);
 [[nodiscard]] std::vector<std::string> activation_names();
-
-// The operators of Transformers' class of that name, one by one.
-[[nodiscard]] at::Tensor activate(Activation activation, const at::Tensor& x);
 
 }  // namespace hydrofoil::models

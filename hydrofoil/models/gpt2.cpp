@@ -6,6 +6,8 @@
 #include <cmath>
 #include <string>
 
+#include "hydrofoil/models/detail/activate.h"
+
 namespace hydrofoil::models {
 
 Gpt2::Gpt2(const ModelConfig& config, at::TensorOptions options)

@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "hydrofoil/models/detail/activate.h"
+
 namespace hydrofoil::models {
 
 Llama::Llama(const ModelConfig& config, at::TensorOptions options)

@@ -9,7 +9,7 @@
 #include <variant>
 
 #include "hydrofoil/models/activation.h"
-#include "hydrofoil/models/rope.h"
+#include "hydrofoil/models/rope_options.h"
 
 namespace hydrofoil::models {
 

@@ -6,6 +6,7 @@
 
 #include "hydrofoil/models/causal_lm.h"
 #include "hydrofoil/models/detail/layers.h"
+#include "hydrofoil/models/rope.h"
 
 namespace hydrofoil::models {
 
