@@ -163,7 +163,7 @@ def configure(prefix: Path, folder: Path, *arguments: str) -> subprocess.Complet
     """Configures a project of no language, which takes no compiler's time."""
     folder.mkdir()
     (folder / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.25)\nproject(probe NONE)\nfind_package(hydrofoil REQUIRED)\n")
+        "cmake_minimum_required(VERSION 3.25)\nproject(probe CXX)\nfind_package(hydrofoil REQUIRED)\n")
     return command("cmake", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={prefix}", *arguments)
 
 
