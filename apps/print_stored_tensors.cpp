@@ -6,6 +6,7 @@
 #include <ostream>
 #include <string_view>
 
+#include "apps/launcher/terminal.h"
 #include "apps/stored_tensors.h"
 #include "hydrofoil/base/error.h"
 
@@ -17,6 +18,7 @@ constexpr size_t kMaxNameWidth = 60;
 constexpr size_t kMaxTextBytes = 160;
 constexpr size_t kNumColumns = 5;
 
+using launcher::with_commas;
 using Row = std::array<std::string, kNumColumns>;
 
 // `text` with its control characters (those of one byte, and U+0080 to U+009F) as \xNN.
@@ -44,17 +46,10 @@ size_t width_of(std::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
-// 1234567 as "1,234,567".
-std::string grouped(int64_t value) {
-  std::string text = std::to_string(value);
-  for (auto at = static_cast<ptrdiff_t>(text.size()) - 3; at > 0; at -= 3) text.insert(static_cast<size_t>(at), 1, ',');
-  return text;
-}
-
 // "512 bytes"; "1,536 bytes (1.5 KiB)".
 std::string bytes_text(int64_t num_bytes) {
   constexpr std::array<const char*, 6> kUnits = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  const std::string exact = grouped(num_bytes) + " bytes";
+  const std::string exact = with_commas(num_bytes) + " bytes";
   if (num_bytes < 1024) return exact;
   double value = static_cast<double>(num_bytes) / 1024;
   size_t unit = 0;
@@ -72,7 +67,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 Row row_of(const StoredTensor& tensor) {
   return {printable(tensor.name), printable(tensor.kind), std::string(storage::dtype_name(tensor.dtype)),
-          shape_text(tensor.shape), grouped(tensor.num_bytes)};
+          shape_text(tensor.shape), with_commas(tensor.num_bytes)};
 }
 
 class Table {
@@ -109,8 +104,8 @@ class Table {
 
 void print_total(const char* name, const std::string& kind, int64_t count, int64_t numel, int64_t num_bytes,
                  std::ostream& out) {
-  out << name << printable(kind) << ": " << grouped(count) << (count == 1 ? " tensor, " : " tensors, ")
-      << grouped(numel) << (numel == 1 ? " element, " : " elements, ") << bytes_text(num_bytes) << "\n";
+  out << name << printable(kind) << ": " << with_commas(count) << (count == 1 ? " tensor, " : " tensors, ")
+      << with_commas(numel) << (numel == 1 ? " element, " : " elements, ") << bytes_text(num_bytes) << "\n";
 }
 
 void print_totals(const StoredTensors& contents, std::ostream& out) {
@@ -143,7 +138,7 @@ void print_table(const StoredTensors& contents, std::ostream& out) {
   for (const auto& [key, text] : contents.metadata) {
     const bool cut = text.size() > kMaxTextBytes;
     out << "  " << printable(key) << ": " << printable(std::string_view(text).substr(0, kMaxTextBytes));
-    out << (cut ? detail::concat("... (", grouped(static_cast<int64_t>(text.size())), " bytes)") : "") << "\n";
+    out << (cut ? detail::concat("... (", with_commas(static_cast<int64_t>(text.size())), " bytes)") : "") << "\n";
   }
 }
 

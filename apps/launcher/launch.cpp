@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include "apps/launcher/process.h"
 #include "apps/launcher/rank_environment.h"
 #include "apps/launcher/supervisor.h"
+#include "apps/launcher/terminal.h"
 #include "hydrofoil/base/error.h"
 
 // NOTE [Two processes]
@@ -30,13 +30,6 @@
 
 namespace hydrofoil::launcher {
 namespace {
-
-std::optional<int64_t> terminal_columns() {
-  winsize size{};
-  if (::isatty(STDOUT_FILENO) == 0) return std::nullopt;
-  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
-  return size.ws_col;
-}
 
 int supervisor_process(const RunOptions& options, const RunPlan& plan, const std::string& python, int front_fd) {
   ::setpgid(0, 0);

@@ -1,26 +1,24 @@
 #include "apps/train/progress.h"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
 
+#include "apps/launcher/terminal.h"
 #include "hydrofoil/base/environment.h"
 
 namespace hydrofoil::train {
 namespace {
 
+using launcher::with_commas;
+
 constexpr int64_t kMinBarColumns = 10;
 
 // A launcher that pipes its ranks' output to a terminal says so in HYDROFOIL_TERMINAL.
-std::optional<int64_t> terminal_columns() {
-  if (const auto behind_pipe = environment_int("HYDROFOIL_TERMINAL")) return *behind_pipe;
-  winsize size{};
-  if (::isatty(STDOUT_FILENO) == 0) return std::nullopt;
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+std::optional<int64_t> output_columns() {
+  const auto behind_pipe = environment_int("HYDROFOIL_TERMINAL");
+  return behind_pipe ? behind_pipe : launcher::terminal_columns();
 }
 
 template <typename... Args>
@@ -33,12 +31,6 @@ std::string format(const char* pattern, Args... args) {
 }  // namespace
 
 double bits(double nats) { return nats / std::log(2.0); }
-
-std::string with_commas(int64_t value) {
-  std::string digits = std::to_string(std::abs(value));
-  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(at, ",");
-  return (value < 0 ? "-" : "") + digits;
-}
 
 std::string clock_text(double seconds) {
   const auto total = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
@@ -53,7 +45,7 @@ Progress::Progress(int64_t first_step, int64_t num_steps, int64_t interval, std:
       interval_(interval),
       unit_(std::move(unit)),
       visible_(visible),
-      columns_(visible ? terminal_columns() : std::nullopt) {}
+      columns_(visible ? output_columns() : std::nullopt) {}
 
 Progress::~Progress() { close(); }
 
@@ -63,12 +55,18 @@ void Progress::say(const std::string& text) {
   std::cout << text << '\n' << bar_ << std::flush;
 }
 
+double Progress::elapsed() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+}
+
+std::string Progress::time_left(int64_t step) const {
+  return clock_text(elapsed() / static_cast<double>(step - first_step_) * static_cast<double>(num_steps_ - step));
+}
+
 void Progress::draw(const std::string& facts, int64_t step) {
-  const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-  const double left = elapsed / static_cast<double>(step - first_step_) * static_cast<double>(num_steps_ - step);
   const std::string head = format("%3ld%%|", 100 * step / num_steps_);
   const std::string tail = format("| %ld/%ld, ", step, num_steps_) + facts +
-                           format(" [%s, %s left]", clock_text(elapsed).c_str(), clock_text(left).c_str());
+                           format(" [%s, %s left]", clock_text(elapsed()).c_str(), time_left(step).c_str());
   const auto used = static_cast<int64_t>(head.size() + tail.size());
   const int64_t room = std::max(kMinBarColumns, *columns_ - 1 - used);
   const int64_t filled = room * step / num_steps_;
@@ -85,10 +83,7 @@ void Progress::step(const StepRow& row) {
              with_commas(std::llround(row.memory_mib)).c_str());
   if (columns_) return draw(facts, row.step);
   if (row.step % interval_ != 0 && row.step != num_steps_) return;
-  const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-  const double left =
-      elapsed / static_cast<double>(row.step - first_step_) * static_cast<double>(num_steps_ - row.step);
-  std::cout << format("step %5ld/%ld  ", row.step, num_steps_) << facts << "  " << clock_text(left) << " left"
+  std::cout << format("step %5ld/%ld  ", row.step, num_steps_) << facts << "  " << time_left(row.step) << " left"
             << std::endl;
 }
 

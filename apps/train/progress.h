@@ -21,9 +21,6 @@ struct StepRow {
 // Nats to bits: "bits per byte" where a token is a byte.
 [[nodiscard]] double bits(double nats);
 
-// "1,234,567".
-[[nodiscard]] std::string with_commas(int64_t value);
-
 // "03:05", "1:02:03".
 [[nodiscard]] std::string clock_text(double seconds);
 
@@ -41,6 +38,8 @@ class Progress {
   void close();  // leaves the bar as it stands
 
  private:
+  [[nodiscard]] double elapsed() const;  // seconds
+  [[nodiscard]] std::string time_left(int64_t step) const;
   void draw(const std::string& facts, int64_t step);
 
   int64_t first_step_;

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "apps/launcher/terminal.h"
 #include "hydrofoil/comm/agree.h"
 #include "hydrofoil/memory/process_memory.h"
 #include "hydrofoil/models/weights.h"
@@ -22,6 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using detail::concat;
+using launcher::with_commas;
 
 constexpr const char* kFunction = "hydrofoil train";
 constexpr int64_t kEvalBatchSize = 16;

@@ -15,20 +15,6 @@ namespace {
 
 constexpr const char* kFunction = "initialize";
 
-const char* backend_name(CommBackend backend) {
-  switch (backend) {
-    case CommBackend::kAuto:
-      return "auto";
-    case CommBackend::kShm:
-      return "shm";
-    case CommBackend::kC10d:
-      return "c10d";
-    case CommBackend::kMpi:
-      return "mpi";
-  }
-  HYDROFOIL_ASSERT(false, "backend");
-}
-
 optim::Hyperparameters hyperparameters(const optim::OptimizerParams& params) {
   optim::Hyperparameters result;
   result.lr = params.lr;
@@ -109,7 +95,7 @@ std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view conf
   const EngineOptions resolved = resolve_engine_options(config, {job.world_size(), true}).options;
   const auto timeout = std::chrono::duration<double>(resolved.hydrofoil.collective_timeout_s);
   comm::JobGroupOptions channels;
-  channels.backend = backend_name(resolved.hydrofoil.backend);
+  channels.backend = comm_backend_name(resolved.hydrofoil.backend);
   channels.group.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(timeout);
   return initialize(model, resolved, job.connect(channels), options);
 }

@@ -14,6 +14,35 @@ namespace {
 
 constexpr char kStepName[] = "optimizer_step";
 
+struct KindNames {
+  const char* optimizer;
+  std::vector<std::string> hyperparameters;
+  std::vector<std::string> states;
+};
+
+const KindNames& names_of(OptimizerKind kind) {
+  static const std::vector<std::string> kAdamHyperparameters{"lr", "betas", "eps", "weight_decay", "bias_correction"};
+  static const std::vector<std::string> kAdamStates{"exp_avg", "exp_avg_sq"};
+  static const KindNames kAdam{"Adam", kAdamHyperparameters, kAdamStates};
+  static const KindNames kAdamW{"AdamW", kAdamHyperparameters, kAdamStates};
+  static const KindNames kSgd{"SGD", {"lr", "momentum", "dampening", "weight_decay", "nesterov"}, {"momentum_buffer"}};
+  static const KindNames kAdagrad{"Adagrad", {"lr", "eps", "weight_decay"}, {"sum"}};
+  static const KindNames kLion{"Lion", {"lr", "betas", "weight_decay"}, {"exp_avg"}};
+  switch (kind) {
+    case OptimizerKind::kAdam:
+      return kAdam;
+    case OptimizerKind::kAdamW:
+      return kAdamW;
+    case OptimizerKind::kSgd:
+      return kSgd;
+    case OptimizerKind::kAdagrad:
+      return kAdagrad;
+    case OptimizerKind::kLion:
+      return kLion;
+  }
+  HYDROFOIL_ASSERT(false, "unknown optimizer kind");
+}
+
 kernels::UpdateRule update_rule(OptimizerKind kind) {
   switch (kind) {
     case OptimizerKind::kAdam:
@@ -143,59 +172,11 @@ OptimizerKind parse_optimizer_kind(std::string_view name, bool adam_w_mode) {
                       "', expected one of adam, adamw, sgd, adagrad, lion");
 }
 
-const char* optimizer_name(OptimizerKind kind) {
-  switch (kind) {
-    case OptimizerKind::kAdam:
-      return "Adam";
-    case OptimizerKind::kAdamW:
-      return "AdamW";
-    case OptimizerKind::kSgd:
-      return "SGD";
-    case OptimizerKind::kAdagrad:
-      return "Adagrad";
-    case OptimizerKind::kLion:
-      return "Lion";
-  }
-  HYDROFOIL_ASSERT(false, "unknown optimizer kind");
-}
+const char* optimizer_name(OptimizerKind kind) { return names_of(kind).optimizer; }
 
-const std::vector<std::string>& hyperparameter_names(OptimizerKind kind) {
-  static const std::vector<std::string> kAdamNames{"lr", "betas", "eps", "weight_decay", "bias_correction"};
-  static const std::vector<std::string> kSgdNames{"lr", "momentum", "dampening", "weight_decay", "nesterov"};
-  static const std::vector<std::string> kAdagradNames{"lr", "eps", "weight_decay"};
-  static const std::vector<std::string> kLionNames{"lr", "betas", "weight_decay"};
-  switch (kind) {
-    case OptimizerKind::kAdam:
-    case OptimizerKind::kAdamW:
-      return kAdamNames;
-    case OptimizerKind::kSgd:
-      return kSgdNames;
-    case OptimizerKind::kAdagrad:
-      return kAdagradNames;
-    case OptimizerKind::kLion:
-      return kLionNames;
-  }
-  HYDROFOIL_ASSERT(false, "unknown optimizer kind");
-}
+const std::vector<std::string>& hyperparameter_names(OptimizerKind kind) { return names_of(kind).hyperparameters; }
 
-const std::vector<std::string>& state_names(OptimizerKind kind) {
-  static const std::vector<std::string> kAdamNames{"exp_avg", "exp_avg_sq"};
-  static const std::vector<std::string> kSgdNames{"momentum_buffer"};
-  static const std::vector<std::string> kAdagradNames{"sum"};
-  static const std::vector<std::string> kLionNames{"exp_avg"};
-  switch (kind) {
-    case OptimizerKind::kAdam:
-    case OptimizerKind::kAdamW:
-      return kAdamNames;
-    case OptimizerKind::kSgd:
-      return kSgdNames;
-    case OptimizerKind::kAdagrad:
-      return kAdagradNames;
-    case OptimizerKind::kLion:
-      return kLionNames;
-  }
-  HYDROFOIL_ASSERT(false, "unknown optimizer kind");
-}
+const std::vector<std::string>& state_names(OptimizerKind kind) { return names_of(kind).states; }
 
 const std::vector<std::string>& state_names(OptimizerKind kind, std::span<const Hyperparameters> groups) {
   static const std::vector<std::string> kNone;

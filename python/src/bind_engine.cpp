@@ -185,8 +185,7 @@ void bind_engine(py::module_& module) {
       .def("boundary", [](EnginePointer e, int scope,
                           py::object forward) { return make_boundary(std::move(e), scope, std::move(forward)); })
       .def("parameter_dict",
-           [](EnginePointer e, const py::dict& parameters) { return make_parameter_dict(std::move(e), parameters); })
-      .def("watch_loss", [](Engine& e, const at::Tensor& loss) { e.runtime().watch_loss(loss); });
+           [](EnginePointer e, const py::dict& parameters) { return make_parameter_dict(std::move(e), parameters); });
 }
 
 }  // namespace hydrofoil::python

@@ -7,7 +7,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/local/local_group.h"
-#include "hydrofoil/engine/build_engine.h"
+#include "hydrofoil/engine/initialize.h"
 #include "hydrofoil/models/causal_lm.h"
 #include "hydrofoil/models/weights.h"
 #include "tests/support/run_ranks.h"
@@ -31,7 +31,8 @@ models::ModelConfig config_of(const std::string& family) {
 EngineOptions options_of(int stage) {
   return resolve_engine_options(
              detail::concat(R"({"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": )", stage,
-                            R"(}, "hydrofoil": {"unit_min_bytes": 0})", "}"),
+                            R"(}, "hydrofoil": {"unit_min_bytes": 0},
+                               "optimizer": {"type": "SGD", "params": {"lr": 0.5}}})"),
              {kNumRanks, true})
       .options;
 }
@@ -47,28 +48,16 @@ std::vector<std::vector<double>> losses_of(const std::string& family, int stage)
   testing::run_ranks(kNumRanks, [&](int rank) {
     const auto model = models::make_model(config_of(family));
     models::initialize_weights(*model, 1);
-    zero::ModelTree& tree = model->tree();
-    EngineParts parts;
-    parts.parameters = tree.parameters;
-    parts.modules = tree.modules;
-    parts.gather_group = channels[rank][0];
-    parts.reduce_group = channels[rank][1];
-    parts.native_optimizer = optim::OptimizerKind::kSgd;
-    parts.optimizer_text = "SGD";
-    const auto engine = build_engine(options_of(stage), std::move(parts));
-    tree.boundaries->attach(&engine->runtime());
+    const auto engine = initialize(model->tree(), options_of(stage), channels[rank]);
     EXPECT_THROW(models::initialize_weights(*model, 2), InvalidArgument);
     EXPECT_THROW(models::load_weights(*model, "none"), InvalidArgument);
     for (int step = 0; step < kNumSteps; ++step) {
       const at::Tensor tokens = tokens_of(step, rank);
       const at::Tensor loss = model->loss(tokens, models::next_token_targets(tokens));
       losses[rank].push_back(loss.item<double>());
-      const at::Tensor scaled = loss.mul(engine->begin_backward());
-      engine->runtime().watch_loss(scaled);
-      scaled.backward();
-      (void)engine->step(std::vector<optim::Hyperparameters>(1, {.lr = 0.5}));
+      engine->backward(loss);
+      engine->step();
     }
-    tree.boundaries->attach(nullptr);
   });
   return losses;
 }
