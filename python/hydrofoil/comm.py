@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import sys
 from datetime import timedelta
 from typing import Any, Optional
 
@@ -95,6 +97,15 @@ def init_distributed(
         rank=int(env["RANK"]) if rank < 0 else rank,
         world_size=int(env["WORLD_SIZE"]) if world_size < 0 else world_size,
     )
+    if dist_backend == "gloo":
+        atexit.register(_end_process_groups)
+
+
+def _end_process_groups() -> None:
+    """At a good end of a script that leaves the group standing, as DeepSpeed's do: Gloo's threads end before the interpreter."""
+    # After an exception a collective may still wait for ranks that never come; ending the group would wait with it.
+    if is_initialized() and getattr(sys, "last_value", None) is None:
+        _dist.destroy_process_group()
 
 
 class EngineGroups:
