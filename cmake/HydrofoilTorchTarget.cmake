@@ -29,6 +29,9 @@ function(hydrofoil_torch_target directory)
   add_library(hydrofoil::torch INTERFACE IMPORTED)
   target_link_libraries(hydrofoil::torch INTERFACE hydrofoil::torch_headers)
   target_compile_definitions(hydrofoil::torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1 USE_DISTRIBUTED USE_C10D)
+  # The shared one, which libtorch uses, and first: libtorch_cpu.so exports a std::filesystem of its own that crashed with
+  # torch 2.11 (github.com/pytorch/pytorch/issues/133437), and streams of a static libstdc++ crash beside a shared one.
+  target_link_libraries(hydrofoil::torch INTERFACE -l:libstdc++.so.6)
   foreach(name torch torch_cpu c10)
     target_link_libraries(hydrofoil::torch INTERFACE ${directory}/lib/lib${name}.so)
   endforeach()

@@ -40,9 +40,11 @@ void validate(const ConnectOptions& options) {
                       " serves CPU tensors only, device is ", c10::DeviceTypeName(options.device, true));
   HYDROFOIL_CHECK_ARG(options.size == 1 || options.store.defined(), kFunction, "store is null");
   const auto names = static_cast<int>(options.process_group_names.size());
-  HYDROFOIL_CHECK_ARG(options.size == 1 || options.backend != "c10d" || names == options.num_channels ||
+  const bool needs_process_groups = options.backend == "c10d" || options.device != c10::DeviceType::CPU;
+  HYDROFOIL_CHECK_ARG(options.size == 1 || !needs_process_groups || names == options.num_channels ||
                           options.make_process_groups != nullptr,
-                      kFunction, "process_group_names has ", names, " names, expected one for each of ",
+                      kFunction, "backend ", options.backend, " on ", c10::DeviceTypeName(options.device, true),
+                      " needs process groups: process_group_names has ", names, " names, expected one for each of ",
                       options.num_channels, " channels");
 }
 

@@ -101,6 +101,7 @@ std::vector<Group> Job::connect(const JobGroupOptions& options) {
   connect_options.size = world_size();
   connect_options.store = rendezvous_->store;
   connect_options.backend = options.backend;
+  connect_options.device = options.device;
   connect_options.num_channels = options.num_channels;
   connect_options.group = options.group;
   return comm::connect(connect_options);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/DeviceType.h>
+
 #include <chrono>
 #include <memory>
 #include <string>
@@ -28,6 +30,7 @@ struct LaunchEnvironment {
 // How a Job's groups travel; see ConnectOptions.
 struct JobGroupOptions {
   std::string backend = "auto";
+  c10::DeviceType device = c10::DeviceType::CPU;  // of the buffers
   int num_channels = 2;
   GroupOptions group;
 };

@@ -96,6 +96,7 @@ std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view conf
   const auto timeout = std::chrono::duration<double>(resolved.hydrofoil.collective_timeout_s);
   comm::JobGroupOptions channels;
   channels.backend = comm_backend_name(resolved.hydrofoil.backend);
+  if (!model.parameters.empty()) channels.device = model.parameters[0].parameter.device().type();
   channels.group.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(timeout);
   return initialize(model, resolved, job.connect(channels), options);
 }

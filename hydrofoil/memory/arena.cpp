@@ -1,6 +1,6 @@
 #include "hydrofoil/memory/arena.h"
 
-#include <c10/core/Allocator.h>
+#include <ATen/ops/empty.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@ struct Arena::Slot {
   size_t region = 0;
   int64_t offset = 0;
   int64_t num_bytes = 0;
-  c10::DataPtr device_memory;  // CUDA only
+  at::Tensor device_memory;  // CUDA only
 };
 
 std::shared_ptr<Arena> Arena::create(const c10::Device& device, int64_t region_bytes) {
@@ -53,8 +53,8 @@ c10::DataPtr Arena::allocate(int64_t num_bytes) {
   void* address = nullptr;
   const std::lock_guard lock(mutex_);
   if (!device_.is_cpu()) {
-    slot->device_memory = c10::GetAllocator(device_.type())->allocate(wanted);
-    address = slot->device_memory.get();
+    slot->device_memory = at::empty({wanted}, at::TensorOptions().dtype(at::kByte).device(device_));
+    address = slot->device_memory.data_ptr();
   }
   while (address == nullptr) {
     for (size_t r = 0; r < regions_.size() && address == nullptr; ++r) {

@@ -9,6 +9,27 @@
 #include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::memory {
+namespace {
+
+// Torch before 2.13 has no way back from release_data_and_set_meta_custom_data_ptr_error_msg_: its flag is private. An
+// explicit instantiation may name a private member.
+template <bool c10::StorageImpl::*Flag>
+struct AccessFlag {
+  friend void clear_access_flag(c10::StorageImpl& storage) { storage.*Flag = false; }
+};
+template struct AccessFlag<&c10::StorageImpl::throw_on_immutable_data_ptr_>;
+void clear_access_flag(c10::StorageImpl& storage);
+
+template <typename Storage>
+void allow_access(Storage& storage) {
+  if constexpr (requires { storage.clear_data_ptr_access_error_msg_(); }) {
+    storage.clear_data_ptr_access_error_msg_();
+  } else {
+    clear_access_flag(storage);
+  }
+}
+
+}  // namespace
 
 // NOTE [One storage for life]
 // A parameter, its views and the tensors that autograd saved share one StorageImpl. Gather and release only move that
@@ -31,7 +52,7 @@ int64_t FlatBuffer::num_bytes() const { return flat_.numel() * static_cast<int64
 void FlatBuffer::attach(c10::DataPtr memory) {
   HYDROFOIL_ASSERT(!attached_, "buffer is attached already");
   auto* storage = flat_.storage().unsafeGetStorageImpl();
-  storage->clear_data_ptr_access_error_msg_();
+  allow_access(*storage);
   storage->set_data_ptr_noswap(std::move(memory));
   attached_ = true;
 }
@@ -47,7 +68,6 @@ void FlatBuffer::detach(const std::string& message) {
 void FlatBuffer::guard(const std::string& message) {
   detach(message);
   auto* storage = flat_.storage().unsafeGetStorageImpl();
-  storage->clear_data_ptr_access_error_msg_();
   storage->release_data_and_set_meta_custom_data_ptr_error_msg_(message);
 }
 

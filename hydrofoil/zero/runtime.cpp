@@ -56,6 +56,10 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   int64_t total_bytes = 0;
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const at::Tensor& parameter = parameters_[p].parameter;
+    const auto& first = parameters_[0];
+    HYDROFOIL_CHECK_ARG(parameter.device() == first.parameter.device(), "initialize", "parameter ", parameters_[p].name,
+                        ": got device ", parameter.device().str(), ", expected ", first.parameter.device().str(),
+                        " as of ", first.name, ": one engine trains on one device");
     const auto dtype = stored_dtype(parameter, options_.sharding);
     sizes.push_back({parameter.numel(), static_cast<int64_t>(c10::elementSize(dtype))});
     total_bytes += sizes.back().numel * sizes.back().element_bytes;

@@ -126,7 +126,7 @@ class EngineGroups:
 
         store = _dist.PrefixStore(f"hydrofoil/{number}", _dist.distributed_c10d._get_default_store())
         self.gather, self.reduce = _C.connect(
-            _dist.get_rank(), _dist.get_world_size(), store, make_process_groups, backend, timeout_s)
+            _dist.get_rank(), _dist.get_world_size(), store, make_process_groups, backend, timeout_s, device)
 
     def close(self) -> None:
         """Ends the process groups; the channels over them must not be used any more."""

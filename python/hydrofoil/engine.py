@@ -112,7 +112,7 @@ class Engine(ConfigGetters, torch.nn.Module):
                                  "at stage 3 destroy(gather=True)")
             shard = parameter.__dict__.pop("_hydrofoil_initial_shard", None)
             table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), group_of_others), shard))
-        self._groups = comm.EngineGroups(options.comm_backend, options.collective_timeout_s)
+        self._groups = comm.EngineGroups(options.comm_backend, options.collective_timeout_s, self.device.type)
         core_kind = kind if client is None else None
         training = client is not None or kind is not None
         optimizer_text = f"{type(client).__name__ if client is not None else options.optimizer.type} {group_json(groups)}"

@@ -42,19 +42,22 @@ void bind_comm(py::module_& module) {
   module.def(
       "connect",
       [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store,
-         std::function<std::vector<std::string>()> make_process_groups, std::string backend, double timeout_s) {
+         std::function<std::vector<std::string>()> make_process_groups, std::string backend, double timeout_s,
+         const std::string& device) {
         comm::ConnectOptions options;
         options.rank = rank;
         options.size = size;
         options.store = store;
         options.make_process_groups = std::move(make_process_groups);
         options.backend = std::move(backend);
+        options.device = c10::Device(device).type();
         options.group.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeout_s * 1000));
         return comm::connect(options);
       },
       py::arg("rank"), py::arg("size"), py::arg("store"), py::arg("make_process_groups"), py::arg("backend"),
-      py::arg("timeout_s"), no_gil,
-      "Two channels over the ranks: shared memory where all ranks share a host, else the c10d process groups that the "
+      py::arg("timeout_s"), py::arg("device") = "cpu", no_gil,
+      "Two channels over the ranks: shared memory where all ranks share a host and the device is the CPU, else the "
+      "c10d process groups that the "
       "callable makes.");
   module.def(
       "single_rank_groups",

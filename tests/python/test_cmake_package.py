@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+import hydrofoil
 from tests.support.launcher import REPOSITORY
 
 pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
@@ -110,6 +111,18 @@ def test_a_program_needs_no_python_and_finds_torch(consumer: Path) -> None:
     libraries = done("ldd", consumer, env=environment)
     assert "libtorch_cpu.so" in libraries and "not found" not in libraries
     assert "libpython" not in libraries and "libtorch_python" not in libraries
+
+
+def needed(file: Path) -> list[str]:
+    return re.findall(r"Shared library: \[(.*)\]", done("readelf", "--dynamic", "--wide", file))
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is not installed")
+def test_the_standard_library_comes_before_torch(consumer: Path) -> None:
+    """libtorch_cpu.so exports a std::filesystem of its own, which crashed programs on torch 2.11."""
+    for file in (consumer, Path(hydrofoil._C.__file__)):
+        libraries = needed(file)
+        assert libraries.index("libstdc++.so.6") < libraries.index("libtorch_cpu.so"), (file, libraries)
 
 
 def public_headers(tree: Tree) -> dict[str, list[str]]:

@@ -527,7 +527,7 @@ c10::intrusive_ptr<c10d::Work> ShmProcessGroup::reduce_scatter_tensor_coalesced(
   for (size_t i = 0; i < inputs.size(); ++i) {
     steps.push_back(reduce_scatter_step(outputs[i], inputs[i], options.reduceOp, kFunction));
   }
-  return run(c10d::OpType::REDUCE_SCATTER_TENSOR_COALESCED, outputs, std::move(steps));
+  return run(c10d::OpType::_REDUCE_SCATTER_BASE, outputs, std::move(steps));
 }
 
 Step ShmProcessGroup::message_step(Lane lane, bool sends, const Tensor& tensor, int peer, int tag) {

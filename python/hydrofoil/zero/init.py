@@ -131,7 +131,8 @@ class Init:
 
     def _connect(self) -> None:
         if self._group is None:
-            self._group = comm.EngineGroups(self._backend, self._timeout_s).gather
+            device = torch.get_default_device().type
+            self._group = comm.EngineGroups(self._backend, self._timeout_s, "cuda" if device == "cuda" else "cpu").gather
 
     def _shard_tree(self, module: torch.nn.Module) -> None:
         for child in module.modules():
