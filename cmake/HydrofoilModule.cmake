@@ -10,7 +10,8 @@ target_compile_features(hydrofoil_flags INTERFACE cxx_std_20)
 target_compile_options(hydrofoil_flags INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
   -fvisibility=hidden -fvisibility-inlines-hidden $<$<CONFIG:Release>:-O2>)
 if(HYDROFOIL_SANITIZE)
-  target_compile_options(hydrofoil_flags INTERFACE -fsanitize=${HYDROFOIL_SANITIZE} -fno-omit-frame-pointer -g)
+  target_compile_options(hydrofoil_flags INTERFACE -fsanitize=${HYDROFOIL_SANITIZE} -fno-omit-frame-pointer -g
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)  # gcc takes the instrumentation for use
   target_link_options(hydrofoil_flags INTERFACE -fsanitize=${HYDROFOIL_SANITIZE})
 endif()
 
