@@ -72,6 +72,8 @@ StoredTensors read_stored_tensors(const std::string& path, const std::optional<s
     return read_file(path);
   }
   if (!tag && has_manifest(path)) return read_checkpoint(path);
+  const std::string of_run = path + "/checkpoint";  // of `hydrofoil train`
+  if (fs::is_directory(of_run, ignored)) return read_checkpoint(checkpoint::find_checkpoint(of_run, tag));
   return read_checkpoint(checkpoint::find_checkpoint(path, tag));
 }
 

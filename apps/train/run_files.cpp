@@ -82,7 +82,7 @@ CsvLog::CsvLog(std::string path, std::vector<std::string> columns, int64_t keep_
   for (const auto& row : earlier) {
     if (row[0] < static_cast<double>(keep_before_step)) append(row);
   }
-  file_.flush();
+  if (!file_.flush()) throw_system_error("hydrofoil train", "cannot write " + path_, errno);
 }
 
 void CsvLog::append(const std::vector<double>& row) {

@@ -1,21 +1,26 @@
 #include "apps/train/trainer.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <random>
 
 #include "apps/launcher/terminal.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/comm/agree.h"
 #include "hydrofoil/memory/process_memory.h"
 #include "hydrofoil/models/weights.h"
+#include "hydrofoil/storage/checksum.h"
 #include "hydrofoil/storage/strict_json.h"
 
 namespace hydrofoil::train {
@@ -29,6 +34,7 @@ constexpr const char* kFunction = "hydrofoil train";
 constexpr int64_t kEvalBatchSize = 16;
 constexpr int64_t kMemoryInterval = 10;  // steps; reading it walks the page tables
 constexpr int64_t kMaxPathBytes = 4096;
+constexpr int64_t kSampledWindows = 256;  // of the data, to know it again
 
 double memory_mib() { return static_cast<double>(memory::process_memory().pss_bytes) / (1 << 20); }
 
@@ -65,12 +71,34 @@ comm::Group connect_control(comm::Job& job) {
   return std::move(job.connect(options)[0]);
 }
 
+// Dropout masks depend on these numbers alone, so that a resumed run draws those of a run without a break.
+void seed_dropout(std::initializer_list<int64_t> numbers) {
+  std::vector<uint32_t> words;
+  for (const int64_t number : numbers) {
+    words.push_back(static_cast<uint32_t>(number));
+    words.push_back(static_cast<uint32_t>(static_cast<uint64_t>(number) >> 32));
+  }
+  std::seed_seq sequence(words.begin(), words.end());
+  std::array<uint32_t, 2> seed{};
+  sequence.generate(seed.begin(), seed.end());
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  generator.set_current_seed(static_cast<uint64_t>(seed[0]) << 32 | seed[1]);
+}
+
+std::string hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016lx", value);
+  return text;
+}
+
 }  // namespace
 
 Trainer::Trainer(TrainOptions options, const volatile std::sig_atomic_t& stop)
     : options_(std::move(options)),
       stop_(stop),
       control_(connect_control(job_)),
+      engine_options_(engine::resolve_engine_options(options_.config, {job_.world_size(), true}).options),
       model_config_(models::load_model_config(options_.model)),
       context_(choose_context(options_, model_config_)),
       corpus_(data::load_corpus(options_.data, context_, {.vocab_size = model_config_.vocab_size()})) {
@@ -105,7 +133,7 @@ std::unique_ptr<models::CausalLM> Trainer::build_model(bool with_weights) const 
 void Trainer::build_engine(bool with_weights) {
   engine_.reset();
   model_ = build_model(with_weights);
-  engine_ = engine::initialize(model_->tree(), options_.config, job_);
+  engine_ = engine::initialize(model_->tree(), engine_options_, job_);
   HYDROFOIL_CHECK_ARG(!engine_->groups().empty(), kFunction, options_.config, ": the section 'optimizer' is required");
 }
 
@@ -131,8 +159,11 @@ std::string Trainer::agree_on_folder() {
   std::string folder = reinterpret_cast<const char*>(bytes.data_ptr<int8_t>());
   std::error_code error;
   const bool resumed = options_.resume && fs::equivalent(*options_.resume, folder, error);
-  HYDROFOIL_CHECK_ARG(resumed || !fs::exists(fs::path(folder) / "loss.csv"), kFunction, folder,
-                      " holds a run already; name another folder with --out, or go on with --resume ", folder);
+  const bool goes_on = fs::exists(fs::path(folder) / "checkpoint", error);
+  HYDROFOIL_CHECK_ARG(
+      resumed || !fs::exists(fs::path(folder) / "loss.csv"), kFunction, folder, " holds a run already",
+      goes_on ? "; name another folder with --out, or go on with --resume " + folder
+              : ", which ended before its first checkpoint; name another folder with --out, or remove this one");
   control_.barrier();  // nobody writes there before everybody has looked
   fs::create_directories(folder, error);
   if (error) throw_system_error(kFunction, "cannot make the folder " + folder, error.value());
@@ -141,8 +172,11 @@ std::string Trainer::agree_on_folder() {
 
 int64_t Trainer::resume() {
   const std::string folder = *options_.resume + "/checkpoint";
+  std::vector<double> lrs;
+  for (const auto& group : engine_->groups()) lrs.push_back(group.lr);
   const auto loaded = engine_->load_checkpoint(folder);
-  HYDROFOIL_CHECK_ARG(loaded.has_value(), kFunction, "--resume: ", *options_.resume, " holds no checkpoint/");
+  HYDROFOIL_CHECK_ARG(loaded.has_value(), kFunction, "--resume: ", *options_.resume,
+                      " holds no checkpoint/: that run ended before its first one; start it again in another folder");
   const nlohmann::json state = storage::parse_strict_json(loaded->client_state, kFunction, loaded->directory, 8);
   std::map<std::string, int64_t> saved;
   for (const auto& [name, value] : state.items()) {
@@ -150,6 +184,18 @@ int64_t Trainer::resume() {
   }
   batches_->check_state(saved);
   HYDROFOIL_CHECK_ARG(saved.contains("step"), kFunction, loaded->directory, " was not written by `hydrofoil train`");
+  for (const auto& [name, value] : identity()) {
+    const auto found = state.find(name);
+    HYDROFOIL_CHECK_ARG(found == state.end() || *found == value, kFunction, "--resume: the ", name,
+                        " is not the one that ", loaded->directory, " was trained with");
+  }
+  for (size_t g = 0; g < lrs.size(); ++g) {
+    const double lr = engine_->groups()[g].lr;
+    if (job_.is_first() && !engine_->schedule() && lr != lrs[g]) {
+      log_warning("--resume: the learning rate of the checkpoint, ", lr, ", is kept; ", options_.config, " has ",
+                  lrs[g]);
+    }
+  }
   return saved.at("step");
 }
 
@@ -175,6 +221,7 @@ double Trainer::train_step(int64_t step) {
   double total = 0.0;
   for (int64_t micro_step = 0; micro_step < accumulation; ++micro_step) {
     const data::Batch batch = batches_->micro_batch(step, micro_step);
+    seed_dropout({options_.seed, step, micro_step, job_.rank()});
     const at::Tensor loss = model_->loss(batch.inputs, batch.targets);
     engine_->backward(loss);
     engine_->step();
@@ -260,9 +307,21 @@ std::pair<int64_t, std::optional<double>> Trainer::train(int64_t first_step, int
   return {steps, held_out};
 }
 
+std::map<std::string, std::string> Trainer::identity() const {
+  const std::string model = models::function_of(model_config_);
+  std::string sample;
+  for (const int64_t window : data::spread_windows(corpus_.train, context_, kSampledWindows)) {
+    const data::Batch batch = data::read_windows(corpus_.train, context_, std::vector<int64_t>{window});
+    sample.append(static_cast<const char*>(batch.inputs.const_data_ptr()), batch.inputs.nbytes());
+  }
+  return {{"model", hex(storage::xxh3_64(model.data(), model.size()))},
+          {"data", hex(storage::xxh3_64(sample.data(), sample.size()))}};
+}
+
 void Trainer::save(int64_t step) {
   nlohmann::json state = batches_->state();
   state["step"] = step;
+  state.update(identity());
   engine_->save_checkpoint(out_ + "/checkpoint", {.tag = concat("step", step), .client_state = state.dump()});
 }
 
@@ -307,7 +366,10 @@ int Trainer::run() {
   try {
     done = train(first_step, steps, progress, logs ? &*logs : nullptr);
   } catch (...) {
-    draw();
+    try {
+      draw();
+    } catch (const SystemError&) {  // NOLINT(bugprone-empty-catch): the first error counts
+    }
     throw;
   }
   save(done.first);

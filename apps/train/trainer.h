@@ -47,6 +47,8 @@ class Trainer {
   [[nodiscard]] data::BatchesOptions batches_options() const;
   [[nodiscard]] std::string agree_on_folder();
   [[nodiscard]] int64_t resume();
+  // What a resumed run must find as it was, beside what Batches tells: the model's function, and some of the data.
+  [[nodiscard]] std::map<std::string, std::string> identity() const;
   void say_hello(Progress& progress, int64_t steps, const std::string& out);
   // Steps that are done, and the last held-out loss where the run was not stopped.
   std::pair<int64_t, std::optional<double>> train(int64_t first_step, int64_t steps, Progress& progress, Logs* logs);
@@ -62,7 +64,8 @@ class Trainer {
   TrainOptions options_;
   const volatile std::sig_atomic_t& stop_;
   comm::Job job_;
-  comm::Group control_;  // for what ranks tell each other beside the engine
+  comm::Group control_;                   // for what ranks tell each other beside the engine
+  engine::EngineOptions engine_options_;  // of --config, which is read once
   models::ModelConfig model_config_;
   int64_t context_;
   data::Corpus corpus_;

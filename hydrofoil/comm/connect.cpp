@@ -1,5 +1,7 @@
 #include "hydrofoil/comm/connect.h"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <memory>
 #include <torch/csrc/distributed/c10d/Store.hpp>
@@ -135,11 +137,9 @@ std::vector<Group> fallback_groups(const detail::Ballot& ballot, const ConnectOp
   return own == "c10d" ? c10d_groups(options, ballot.options().prefix) : mpi_groups(ballot, options);
 }
 
-}  // namespace
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
-std::vector<Group> connect(const ConnectOptions& options) {
-  validate(options);
-  if (options.size == 1) return self_groups(options);
+std::vector<Group> connect_ranks(const ConnectOptions& options) {
   const std::string prefix = detail::next_ballot_prefix(*options.store, options.group.name, options.rank);
   const detail::Ballot ballot({.store = options.store,
                                .prefix = prefix,
@@ -156,6 +156,20 @@ std::vector<Group> connect(const ConnectOptions& options) {
     throw CommError(concat("[comm] backend shm is not possible for group ", options.group.name, ": ", reasons));
   }
   return fallback_groups(ballot, options, reasons);
+}
+
+}  // namespace
+
+std::vector<Group> connect(const ConnectOptions& options) {
+  validate(options);
+  if (options.size == 1) return self_groups(options);
+  try {
+    return connect_ranks(options);
+  } catch (const c10::Error& error) {
+    throw CommError(concat(
+        "[comm] rank ", options.rank, " of ", options.size, " lost the store through which group ", options.group.name,
+        " connects; the rank that serves it may have ended: ", first_line(error.what_without_backtrace())));
+  }
 }
 
 }  // namespace hydrofoil::comm

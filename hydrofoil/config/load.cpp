@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
-#include <sstream>
+#include <string>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/config/detail/utf8.h"
@@ -90,10 +90,15 @@ LoadedConfig load_file(const std::string& path) {
   if (!file) throw_system_error("config", "cannot open " + path, errno);
   const auto bytes = std::filesystem::file_size(path, error);
   if (!error) check_size(static_cast<int64_t>(bytes), path);
-  std::ostringstream text;
-  if (file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
+  std::string text;  // a pipe or device has no size: read no further than the limit
+  char chunk[1 << 14];
+  while (static_cast<int64_t>(text.size()) <= kMaxConfigBytes && (file.read(chunk, sizeof(chunk)), file.gcount() > 0)) {
+    text.append(chunk, static_cast<size_t>(file.gcount()));
+  }
   if (file.bad()) throw_system_error("config", "cannot read " + path, errno);
-  return parse(text.str(), path);
+  HYDROFOIL_CHECK_ARG(static_cast<int64_t>(text.size()) <= kMaxConfigBytes, "config", path, " has over ",
+                      kMaxConfigBytes, " bytes; no config has");
+  return parse(text, path);
 }
 
 bool is_existing_path(std::string_view text) {

@@ -1,6 +1,8 @@
 #include "hydrofoil/engine/engine.h"
 
 #include <ATen/ops/mul.h>
+
+#include <algorithm>
 #include <cmath>
 
 #include "hydrofoil/base/error.h"
@@ -57,6 +59,33 @@ void Engine::own_model(std::shared_ptr<zero::Boundaries> boundaries, std::vector
   if (boundaries != nullptr) boundaries->attach(runtime_.get());
   boundaries_ = std::move(boundaries);
   buffers_ = std::move(buffers);
+}
+
+void Engine::with_gathered(const std::vector<at::Tensor>& parameters, const std::function<void()>& use,
+                           std::optional<int> modifier_rank) {
+  runtime_->require_alive("with_gathered");
+  const int size = runtime_->gather_group().size();
+  HYDROFOIL_CHECK_ARG(!modifier_rank || (*modifier_rank >= 0 && *modifier_rank < size), "with_gathered",
+                      "modifier_rank: got ", modifier_rank.value_or(0), ", expected 0 to ", size - 1);
+  std::vector<int64_t> indices;
+  for (const at::Tensor& parameter : parameters) {
+    indices.push_back(runtime_->find(parameter));
+    HYDROFOIL_CHECK_ARG(indices.back() >= 0, "with_gathered", "tensor ", indices.size() - 1,
+                        " is no parameter of this engine");
+  }
+  std::sort(indices.begin(), indices.end());
+  indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
+  const auto versions = runtime_->enter_access(indices);
+  try {
+    use();
+  } catch (...) {
+    try {  // only the release is left to do: the ranks may not agree on more
+      runtime_->leave_access(indices, versions, std::nullopt);
+    } catch (const InvalidArgument&) {  // NOLINT(bugprone-empty-catch): the first error counts
+    }
+    throw;
+  }
+  runtime_->leave_access(indices, versions, modifier_rank);
 }
 
 void Engine::destroy(bool gather) {

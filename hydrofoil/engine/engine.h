@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -134,6 +135,12 @@ class Engine {
   // Reads it at any world size and stage, also where Python wrote it. nullopt, with one line of log, where there is no
   // tag and no file `latest`. Collective; throws as load_engine() does.
   std::optional<LoadResult> load_checkpoint(const std::string& directory, const LoadOptions& options = {});
+
+  // Runs `use` while the given parameters, where sharded, hold their full values. What rank `modifier_rank` writes into
+  // them is every rank's from then on; without one a write throws InvalidArgument. Collective: every rank calls it with
+  // the same parameters. Throws InvalidArgument for a tensor that is no parameter of this engine.
+  void with_gathered(const std::vector<at::Tensor>& parameters, const std::function<void()>& use,
+                     std::optional<int> modifier_rank = std::nullopt);
 
   // The model behind a C++ program's engine: the calls of its modules, which end with the engine, and the buffers that
   // checkpoints keep.

@@ -90,15 +90,19 @@ std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& 
   return engine;
 }
 
-std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view config, comm::Job& job,
+std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& config, comm::Job& job,
                                    const InitializeOptions& options) {
-  const EngineOptions resolved = resolve_engine_options(config, {job.world_size(), true}).options;
-  const auto timeout = std::chrono::duration<double>(resolved.hydrofoil.collective_timeout_s);
+  const auto timeout = std::chrono::duration<double>(config.hydrofoil.collective_timeout_s);
   comm::JobGroupOptions channels;
-  channels.backend = comm_backend_name(resolved.hydrofoil.backend);
+  channels.backend = comm_backend_name(config.hydrofoil.backend);
   if (!model.parameters.empty()) channels.device = model.parameters[0].parameter.device().type();
   channels.group.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(timeout);
-  return initialize(model, resolved, job.connect(channels), options);
+  return initialize(model, config, job.connect(channels), options);
+}
+
+std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view config, comm::Job& job,
+                                   const InitializeOptions& options) {
+  return initialize(model, resolve_engine_options(config, {job.world_size(), true}).options, job, options);
 }
 
 }  // namespace hydrofoil::engine

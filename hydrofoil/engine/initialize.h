@@ -36,6 +36,10 @@ struct InitializeOptions {
 [[nodiscard]] std::unique_ptr<Engine> initialize(zero::ModelTree& model, std::string_view config, comm::Job& job,
                                                  const InitializeOptions& options = {});
 
+// The same with a config that was read before, by resolve_engine_options().
+[[nodiscard]] std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& config, comm::Job& job,
+                                                 const InitializeOptions& options = {});
+
 // The same over two channels that the caller has connected, such as those of threads (comm/local).
 [[nodiscard]] std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& config,
                                                  std::vector<comm::Group> channels,

@@ -173,4 +173,29 @@ ModelConfig load_model_config(const std::string& path) {
   return parse_model_config(storage::read_file(file, kMaxFileBytes), file);
 }
 
+std::string function_of(const ModelConfig& config) {
+  std::string line;
+  const auto add = [&](const auto&... values) { ((line += detail::concat(' ', values)), ...); };
+  if (const auto* gpt2 = std::get_if<Gpt2Config>(&config.family)) {
+    add("gpt2", gpt2->vocab_size, gpt2->n_positions, gpt2->n_embd, gpt2->n_layer, gpt2->n_head, gpt2->n_inner,
+        static_cast<int>(gpt2->activation_function), gpt2->layer_norm_epsilon, gpt2->scale_attn_weights,
+        gpt2->scale_attn_by_inverse_layer_idx, gpt2->tie_word_embeddings);
+    return line;
+  }
+  const auto& llama = std::get<LlamaConfig>(config.family);
+  add("llama", llama.vocab_size, llama.hidden_size, llama.intermediate_size, llama.num_hidden_layers,
+      llama.num_attention_heads, llama.num_key_value_heads, llama.head_dim, static_cast<int>(llama.hidden_act),
+      llama.rms_norm_eps, llama.tie_word_embeddings, llama.attention_bias, llama.mlp_bias,
+      llama.pad_token_id.value_or(-1));
+  const RopeOptions& rope = llama.rope;
+  add("rope", static_cast<int>(rope.type), rope.theta, rope.factor, rope.original_max_position_embeddings,
+      rope.attention_factor.value_or(0), rope.beta_fast, rope.beta_slow, rope.mscale, rope.mscale_all_dim,
+      rope.truncate, rope.low_freq_factor, rope.high_freq_factor);
+  for (const auto* factors : {&rope.short_factor, &rope.long_factor}) {
+    add("factors");
+    for (const double factor : *factors) add(factor);
+  }
+  return line;
+}
+
 }  // namespace hydrofoil::models

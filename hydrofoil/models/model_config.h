@@ -64,6 +64,10 @@ struct ModelConfig {
   void validate() const;
 };
 
+// Every value that changes what a trained model computes, as one line: two models are the same where these are equal.
+// Dropout and the range of initial weights are left out.
+[[nodiscard]] std::string function_of(const ModelConfig& config);
+
 // Reads a Hugging Face config.json: `path` is the file or its directory.
 //
 // Every key is known: it is read, or it is one of those that never change the computation (token ids, generation and

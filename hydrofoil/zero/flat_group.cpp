@@ -33,7 +33,8 @@ std::string released_message(const std::string& name) {
   return detail::concat("parameter '", name,
                         "' is released: ZeRO stage 3 keeps only this rank's shard of it outside forward "
                         "and backward. To read or change it: with hydrofoil.zero.GatheredParameters([parameter], "
-                        "modifier_rank=0): ... Inside forward read it as an attribute of its module (not through "
+                        "modifier_rank=0): ..., in C++ Engine::with_gathered. Inside forward read it as an attribute "
+                        "of its module (not through "
                         "parameters()); where a module hands it, or what needs it in backward, to others in an unusual "
                         "way, name the module around both in the config's hydrofoil.unit_names");
 }

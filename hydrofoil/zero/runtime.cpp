@@ -7,7 +7,9 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <mutex>
 #include <set>
+#include <unordered_set>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/log.h"
@@ -15,6 +17,29 @@
 #include "hydrofoil/memory/process_memory.h"
 
 namespace hydrofoil::zero {
+
+// The parameters of one living runtime, among those of all. The runtime holds them: an address is no other tensor's.
+class Runtime::Ownership {
+ public:
+  ~Ownership() {
+    const std::lock_guard lock(mutex_);
+    for (const void* parameter : own_) all_.erase(parameter);
+  }
+  void take(const RuntimeParameter& info) {
+    const void* parameter = info.parameter.unsafeGetTensorImpl();
+    const std::lock_guard lock(mutex_);
+    HYDROFOIL_CHECK_ARG(all_.insert(parameter).second, "initialize", "parameter ", info.name,
+                        " belongs to an engine already; call destroy() of that engine before, at stage 3 "
+                        "destroy(gather=True)");
+    own_.push_back(parameter);
+  }
+
+ private:
+  inline static std::mutex mutex_;
+  inline static std::unordered_set<const void*> all_;
+  std::vector<const void*> own_;
+};
+
 namespace {
 
 constexpr int64_t kTrimBytes = int64_t{16} << 20;  // freed on the heap, after which its holes go back to the system
@@ -66,6 +91,8 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     HYDROFOIL_CHECK_ARG(index_.emplace(parameter.unsafeGetTensorImpl(), p).second, "initialize", "parameter ",
                         parameters_[p].name, " is listed twice");
   }
+  ownership_ = std::make_unique<Ownership>();
+  for (const auto& info : parameters_) ownership_->take(info);
   arena_ = memory::Arena::create(parameters_[0].parameter.device(), total_bytes + (int64_t{1} << 20));
   layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
   places_.resize(parameters_.size());
@@ -575,6 +602,7 @@ void Runtime::destroy(bool gather) {
   units_.clear();
   gather_group_ = comm::Group();
   reduce_group_ = comm::Group();
+  ownership_.reset();
   parameters_.clear();
   index_.clear();
   unit_of_storage_.clear();

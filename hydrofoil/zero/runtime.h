@@ -195,6 +195,8 @@ class Runtime {
   std::unique_ptr<ParameterGatherer> gatherer_;
   std::unique_ptr<GradientReducer> reducer_;
   std::vector<std::unique_ptr<GradientHook>> hooks_;
+  class Ownership;
+  std::unique_ptr<Ownership> ownership_;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // callbacks hold it weakly
   bool backward_noticed_ = false;
   bool window_aborted_ = false;

@@ -107,9 +107,6 @@ class Engine(ConfigGetters, torch.nn.Module):
             if parameter.requires_grad and id(parameter) not in group_of and (client is not None or kind is not None):
                 utils.logger.warning("parameter %s is trainable but in no optimizer group: it is frozen", name)
                 parameter.requires_grad_(False)
-            if "_hydrofoil_engine" in parameter.__dict__:
-                raise ValueError(f"initialize: parameter {name} belongs to an engine already; call destroy() of that engine before, "
-                                 "at stage 3 destroy(gather=True)")
             shard = parameter.__dict__.pop("_hydrofoil_initial_shard", None)
             table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), group_of_others), shard))
         self._groups = comm.EngineGroups(options.comm_backend, options.collective_timeout_s, self.device.type)

@@ -1,6 +1,8 @@
 // What a C++ program does with the engine: initialize, backward, step, schedules, groups, checkpoints.
 #include "hydrofoil/engine/initialize.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mse_loss.h>
 #include <ATen/ops/ones.h>
@@ -127,6 +129,44 @@ TEST_P(Program, SaysWhatIsWrongWithALoss) {
   EXPECT_NE(error_of<InvalidArgument>([&] { forward_only->backward(other.loss(1.0)); }).find("no optimizer"),
             std::string::npos);
   EXPECT_THROW(forward_only->step(), InvalidArgument);
+}
+
+TEST_P(Program, GathersParametersForReadingAndChanging) {
+  const auto channels = comm::make_local_channels(2, 2, {.name = "test", .timeout = std::chrono::seconds(30)});
+  testing::run_ranks(2, [&](int rank) {
+    TwoLayers model;
+    const auto engine = initialize(model.tree, resolved(config_of(GetParam()), 2), channels[rank]);
+    const std::vector<at::Tensor> both = {model.weights[1], model.weights[0], model.weights[1]};
+    engine->with_gathered(both, [&] { EXPECT_TRUE(model.weights[1].equal(values({4, 4}, 3.0))); });
+    const at::NoGradGuard no_grad;
+    engine->with_gathered(
+        both, [&] { model.weights[0].fill_(rank == 1 ? 7.0 : 5.0); }, /*modifier_rank=*/1);
+    engine->with_gathered(both, [&] { EXPECT_TRUE(model.weights[0].equal(at::full({4, 4}, 7.0))); });
+    EXPECT_THROW(engine->with_gathered({model.weights[0]}, [] { throw std::runtime_error("from inside"); }),
+                 std::runtime_error);
+    EXPECT_NE(error_of<InvalidArgument>([&] { engine->with_gathered({at::ones({2})}, [] {}); }).find("no parameter"),
+              std::string::npos);
+    EXPECT_NE(error_of<InvalidArgument>([&] {
+                engine->with_gathered(
+                    both, [] {}, 2);
+              }).find("got 2, expected 0 to 1"),
+              std::string::npos);
+  });
+}
+
+TEST_P(Program, RefusesParametersOfAnotherEngine) {
+  TwoLayers model;
+  auto engine = engine_of(model, config_of(GetParam()));
+  zero::ModelTree tree;  // another tree over the same parameters, as torch::nn models build at each initialize
+  tree.add_parameter(tree.add_module("", "TwoLayers", -1), "layer1", model.weights[1]);
+  const auto second = [&] {
+    return initialize(tree, resolved(config_of(GetParam()), 1), comm::make_local_channels(1, 2, {})[0]);
+  };
+  EXPECT_NE(error_of<InvalidArgument>([&] { (void)second(); }).find("layer1 belongs to an engine already"),
+            std::string::npos);
+  step(*engine, model, 1.0);
+  engine->destroy(/*gather=*/true);
+  EXPECT_NE(second(), nullptr);
 }
 
 TEST_P(Program, RefusesASecondEngineUntilTheFirstIsGone) {
