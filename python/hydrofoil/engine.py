@@ -50,7 +50,6 @@ class Engine(ConfigGetters, torch.nn.Module):
         if self._dtype != torch.float32:
             _modules.cast_buffers(model, self._dtype)
         self._build(optimizer, model_parameters)
-        self.device = self._parameters_list[0].device
         self.lr_scheduler = self._make_scheduler(lr_scheduler)
         self.training_dataloader = None
         if training_data is not None:
@@ -65,6 +64,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         options = self.options
         modules, nodes, names, parameters = _modules.describe(self.module, options.unit_names)
         self._parameters_list = parameters
+        self.device = parameters[0].device if parameters else torch.device("cpu")
         self.param_names = dict(zip(parameters, names))
         kind: Optional[_C.OptimizerKind] = None
         client = None
