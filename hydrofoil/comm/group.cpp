@@ -89,6 +89,10 @@ int Group::size() const { return checked(channel_, "Group::size").backend().size
 const std::string& Group::name() const { return checked(channel_, "Group::name").options().name; }
 std::string Group::backend_name() const { return checked(channel_, "Group::backend_name").backend().name(); }
 
+std::shared_ptr<memory::Arena> Group::shared_arena(SharedUse use) const {
+  return checked(channel_, "Group::shared_arena").backend().shared_arena(use);
+}
+
 Work Group::all_reduce(at::Tensor buffer, ReduceOp op, OpInfo info) const {
   detail::Channel& channel = checked(channel_, "Group::all_reduce");
   check_buffer("Group::all_reduce", "buffer", buffer, channel.backend());

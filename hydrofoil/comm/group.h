@@ -9,6 +9,10 @@
 #include <memory>
 #include <string>
 
+namespace hydrofoil::memory {
+class Arena;
+}
+
 namespace hydrofoil::comm {
 
 class Backend;
@@ -27,6 +31,9 @@ struct OpInfo {
   // starts; on the thread that ran it. Must not throw, nor wait for the Group.
   std::function<void(std::exception_ptr)> on_end;
 };
+
+// What memory of shared_arena() is for: each has an arena of its own, so that one can be measured.
+enum class SharedUse { kPermanent, kTransient };
 
 // Handle of one asynchronous collective. A default-constructed Work is done.
 class Work {
@@ -67,6 +74,11 @@ class Group {
   [[nodiscard]] int size() const;
   [[nodiscard]] const std::string& name() const;
   [[nodiscard]] std::string backend_name() const;  // local, shm, c10d:gloo, fake
+
+  // Memory that the peers can read: all_reduce of a buffer, reduce_scatter and all_gather of an input that lie in it on
+  // every rank need no copy on the way. Null where the backend has none. All Groups over the same connection share it,
+  // and it keeps the connection's memory mapped.
+  [[nodiscard]] std::shared_ptr<memory::Arena> shared_arena(SharedUse use) const;
 
   // Reduces `buffer` in place; the result is the same bits on every rank.
   Work all_reduce(at::Tensor buffer, ReduceOp op, OpInfo info = {}) const;

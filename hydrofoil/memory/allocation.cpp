@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/memory/arena.h"
 
 namespace hydrofoil::memory {
 namespace {
@@ -76,13 +77,28 @@ c10::DataPtr allocate_zeroed(const c10::Device& device, int64_t num_bytes) {
   return {address, address, &std::free, device};
 }
 
-at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
-  const int64_t num_bytes = checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
+namespace {
+
+at::Tensor flat_tensor_over(c10::DataPtr memory, int64_t num_bytes, int64_t numel, at::ScalarType dtype) {
+  const c10::Device device = memory.device();
   auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(num_bytes),
-                                                       allocate_zeroed(device, num_bytes), nullptr, false);
+                                                       std::move(memory), nullptr, false);
   at::Tensor flat = at::empty({0}, at::TensorOptions().dtype(dtype).device(device));
   flat.set_(c10::Storage(std::move(storage)), 0, {numel}, {1});
   return flat;
+}
+
+}  // namespace
+
+at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
+  const int64_t num_bytes = checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
+  return flat_tensor_over(allocate_zeroed(device, num_bytes), num_bytes, numel, dtype);
+}
+
+at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena) {
+  const int64_t num_bytes = checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
+  at::Tensor flat = flat_tensor_over(arena.allocate(num_bytes), num_bytes, numel, dtype);
+  return flat.zero_();
 }
 
 }  // namespace hydrofoil::memory

@@ -6,6 +6,8 @@
 
 namespace hydrofoil::memory {
 
+class Arena;
+
 // Every parameter and every buffer starts at a multiple of this. Products with one row change bits where a weight
 // starts at a 4- or 8-byte offset, so the alignment is part of bit identity with plain PyTorch.
 inline constexpr int64_t kHostAlignmentBytes = 64;
@@ -26,5 +28,7 @@ inline constexpr int64_t kCudaAlignmentBytes = 256;
 
 // 1-D tensor over allocate_zeroed memory.
 [[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device);
+// The same, zeros too, in a slot of `arena`.
+[[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena);
 
 }  // namespace hydrofoil::memory

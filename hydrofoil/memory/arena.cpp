@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -29,8 +30,27 @@ std::shared_ptr<Arena> Arena::create(const c10::Device& device, int64_t region_b
 
 Arena::Arena(const c10::Device& device, int64_t region_bytes) : device_(device), region_bytes_(region_bytes) {}
 
+std::shared_ptr<Arena> Arena::create_over(char* base, int64_t num_bytes, std::shared_ptr<void> owner) {
+  HYDROFOIL_CHECK_ARG(num_bytes > 0 && num_bytes % kPageBytes == 0, "Arena::create_over", "num_bytes: got ", num_bytes,
+                      ", expected a multiple of ", kPageBytes);
+  auto arena = create(c10::Device(c10::kCPU), 0);
+  arena->regions_.push_back({.base = base, .num_bytes = num_bytes, .shared = true, .free = {{0, num_bytes}}});
+  arena->owner_ = std::move(owner);
+  arena->owner_process_ = ::getpid();
+  return arena;
+}
+
+bool Arena::is_ours() const { return owner_process_ == ::getpid(); }
+
 Arena::~Arena() {
-  for (const Region& region : regions_) ::munmap(region.base, region.num_bytes);
+  for (const Region& region : regions_) {
+    if (region.shared) {
+      // The memory goes back although peers map it.
+      if (is_ours()) ::madvise(region.base, region.num_bytes, MADV_REMOVE);
+    } else {
+      ::munmap(region.base, region.num_bytes);
+    }
+  }
 }
 
 void Arena::add_region(int64_t num_bytes) {
@@ -39,7 +59,7 @@ void Arena::add_region(int64_t num_bytes) {
     throw_system_error("Arena::allocate", detail::concat("cannot reserve ", num_bytes, " bytes of address space"),
                        errno);
   }
-  Region region{static_cast<char*>(base), num_bytes, {}};
+  Region region{.base = static_cast<char*>(base), .num_bytes = num_bytes};
   region.free.emplace(0, num_bytes);
   regions_.push_back(std::move(region));
 }
@@ -119,10 +139,11 @@ void Arena::reset_peak() {
 void Arena::trim() {
   const std::lock_guard lock(mutex_);
   for (const Region& region : regions_) {
+    if (region.shared && !is_ours()) continue;
     for (const auto& [offset, length] : region.free) {
       const int64_t begin = round_up(offset, kPageBytes);
       const int64_t end = (offset + length) / kPageBytes * kPageBytes;
-      if (end > begin) ::madvise(region.base + begin, end - begin, MADV_DONTNEED);
+      if (end > begin) ::madvise(region.base + begin, end - begin, region.shared ? MADV_REMOVE : MADV_DONTNEED);
     }
   }
 }

@@ -21,6 +21,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // `region_bytes`: addresses to reserve at a time (more are reserved when they run out; only touched pages cost
   // memory).
   static std::shared_ptr<Arena> create(const c10::Device& device, int64_t region_bytes);
+  // Over `num_bytes` at `base`, page-aligned shared memory of zeros that `owner` keeps mapped; where it runs out, slots
+  // lie in memory of the process.
+  static std::shared_ptr<Arena> create_over(char* base, int64_t num_bytes, std::shared_ptr<void> owner);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -39,6 +42,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   struct Region {
     char* base = nullptr;
     int64_t num_bytes = 0;
+    bool shared = false;
     std::map<int64_t, int64_t> free;  // offset -> bytes, never adjacent
   };
   struct Slot;
@@ -47,11 +51,15 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void add_region(int64_t num_bytes);
   void give_back(const Slot& slot);
   static void delete_slot(void* context);
+  // Whether this process made the shared region: a forked child must not give back what its parent still uses.
+  [[nodiscard]] bool is_ours() const;
 
   const c10::Device device_;
   const int64_t region_bytes_;
   mutable std::mutex mutex_;
   std::vector<Region> regions_;
+  std::shared_ptr<void> owner_;  // of the shared region
+  int owner_process_ = 0;
   int64_t in_use_bytes_ = 0;
   int64_t peak_bytes_ = 0;
 };

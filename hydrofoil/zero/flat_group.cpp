@@ -40,7 +40,8 @@ std::string released_message(const std::string& name) {
 }
 
 FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at::ScalarType dtype, bool trainable,
-                     const Sharding& sharding, std::shared_ptr<memory::Arena> arena)
+                     const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
+                     const std::shared_ptr<memory::Arena>& permanent_arena)
     : unit_name_(std::move(unit_name)),
       slots_(std::move(slots)),
       dtype_(dtype),
@@ -66,10 +67,15 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
   versions_.assign(slots_.size(), 0);
   const bool owns_slice = sharding.optimizer_states || sharding.parameters;
   owned_ = owns_slice ? Range{shard_rank_ * shard_numel_, (shard_rank_ + 1) * shard_numel_} : Range{0, padded_numel_};
+  const auto make_tensor = [&](int64_t numel) {
+    return permanent_arena != nullptr ? memory::make_flat_tensor(numel, dtype_, *permanent_arena)
+                                      : memory::make_flat_tensor(numel, dtype_, device_);
+  };
   if (sharded_) {
-    owned_model_ = memory::make_flat_tensor(shard_numel_, dtype_, device_);
+    owned_model_ = make_tensor(shard_numel_);
   } else {
-    flat_ = memory::make_flat_tensor(padded_numel_, dtype_, device_);
+    // Stage 0 publishes nothing.
+    flat_ = owns_slice ? make_tensor(padded_numel_) : memory::make_flat_tensor(padded_numel_, dtype_, device_);
     owned_model_ = flat_.narrow(0, owned_.begin, owned_.numel());
     attach_parameters(static_cast<char*>(flat_.data_ptr()), std::make_shared<at::Tensor>(flat_));
     state_ = State::kGathered;

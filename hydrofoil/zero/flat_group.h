@@ -24,7 +24,8 @@ class FlatGroup {
   // `slots` bring parameter, name and optimizer group; offsets are laid out here. Parameters are adopted one by one
   // with adopt(); then finish() seals the group.
   FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at::ScalarType dtype, bool trainable,
-            const Sharding& sharding, std::shared_ptr<memory::Arena> arena);
+            const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
+            const std::shared_ptr<memory::Arena>& permanent_arena = nullptr);
   ~FlatGroup();
   FlatGroup(const FlatGroup&) = delete;
   FlatGroup& operator=(const FlatGroup&) = delete;

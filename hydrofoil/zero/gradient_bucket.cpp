@@ -26,13 +26,15 @@ constexpr const char* kSharded =
 // 0-1 reduce once, at the boundary: the bucket is permanent and owned_gradient_ is its own slice (stage 0: all of it).
 // If another backward follows in the same window, the reduced part is set aside in earlier_ and added back.
 
-GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena)
+GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
+                               memory::Arena* permanent_arena)
     : group_(group), sharding_(sharding), arena_(std::move(arena)), filled_(group.slots().size(), false) {
   const auto dtype = sharding_.accumulation_dtype;
   if (sharding_.gradients) {
     owned_gradient_ = memory::make_flat_tensor(group_.owned().numel(), dtype, group_.device());
   } else {
-    bucket_ = memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
+    bucket_ = permanent_arena != nullptr ? memory::make_flat_tensor(group_.padded_numel(), dtype, *permanent_arena)
+                                         : memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
     owned_gradient_ = bucket_.narrow(0, group_.owned().begin, group_.owned().numel());
   }
   if (sharding_.optimizer_states) shown_ = memory::FlatBuffer(group_.padded_numel(), dtype, group_.device(), kSharded);

@@ -19,7 +19,8 @@ class GradientBucket {
  public:
   enum class State { kEmpty, kFilling, kReducing, kReduced };
 
-  GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena);
+  GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
+                 memory::Arena* permanent_arena = nullptr);
   ~GradientBucket();
   GradientBucket(const GradientBucket&) = delete;
   GradientBucket& operator=(const GradientBucket&) = delete;

@@ -93,7 +93,12 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   }
   ownership_ = std::make_unique<Ownership>();
   for (const auto& info : parameters_) ownership_->take(info);
-  arena_ = memory::Arena::create(parameters_[0].parameter.device(), total_bytes + (int64_t{1} << 20));
+  const c10::Device device = parameters_[0].parameter.device();
+  if (device.is_cpu()) {
+    arena_ = gather_group_.shared_arena(comm::SharedUse::kTransient);
+    permanent_arena_ = gather_group_.shared_arena(comm::SharedUse::kPermanent);
+  }
+  if (arena_ == nullptr) arena_ = memory::Arena::create(device, total_bytes + (int64_t{1} << 20));
   layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
   places_.resize(parameters_.size());
   missed_steps_.resize(parameters_.size());
@@ -138,8 +143,8 @@ void Runtime::build_unit(size_t u) {
     grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group, missed_steps_[p]});
   }
   for (auto& [key, slots] : grouped) {
-    auto group =
-        std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding, arena_);
+    auto group = std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding,
+                                             arena_, permanent_arena_);
     bool broadcast = false;
     for (size_t i = 0; i < group->slots().size(); ++i) {
       auto& info = parameters_[group->slots()[i].index];
@@ -168,7 +173,7 @@ void Runtime::make_buckets(size_t u) {
   unit.num_trainable = 0;
   for (auto& group : unit.groups) {
     if (!group->trainable()) continue;
-    unit.buckets.push_back(std::make_unique<GradientBucket>(*group, options_.sharding, arena_));
+    unit.buckets.push_back(std::make_unique<GradientBucket>(*group, options_.sharding, arena_, permanent_arena_.get()));
     unit.num_trainable += static_cast<int64_t>(group->slots().size());
   }
   unit.optimizer_states.resize(unit.buckets.size());

@@ -184,6 +184,7 @@ class Runtime {
   comm::Group gather_group_;
   comm::Group reduce_group_;
   std::shared_ptr<memory::Arena> arena_;
+  std::shared_ptr<memory::Arena> permanent_arena_;  // of what travels and stays, where peers can read it; else null
   UnitLayout layout_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::vector<Place> places_;

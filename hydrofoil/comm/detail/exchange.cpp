@@ -14,8 +14,9 @@ namespace hydrofoil::comm::detail {
 namespace {
 
 constexpr int64_t kSpinNs = 2'000;
-constexpr int64_t kSliceNs = 50'000'000;  // how long a lost rank or an abort goes unseen
-constexpr int64_t kDirectBytes = 4096;    // up to here one step by everybody beats two steps by parts
+constexpr int64_t kSliceNs = 50'000'000;     // how long a lost rank or an abort goes unseen
+constexpr int64_t kSharedBytes = 64 * 1024;  // of an input; below, a second step costs more than a copy
+constexpr int64_t kDirectBytes = 4096;       // up to here one step by everybody beats two steps by parts
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -41,6 +42,7 @@ OpHeader make_header(const Operation& operation) {
   header.peer = operation.peer;
   header.numel = operation.numel();
   header.signature = operation.info.signature;
+  header.shared_offset = -1;
   std::memcpy(header.unit.data(), operation.info.unit.data(),
               std::min(operation.info.unit.size(), header.unit.size() - 1));
   return header;
@@ -48,7 +50,7 @@ OpHeader make_header(const Operation& operation) {
 
 bool same(const OpHeader& a, const OpHeader& b) {
   return a.kind == b.kind && a.reduce == b.reduce && a.dtype == b.dtype && a.peer == b.peer && a.numel == b.numel &&
-         a.signature == b.signature;
+         a.signature == b.signature && (a.shared_offset < 0) == (b.shared_offset < 0);
 }
 
 std::string describe_header(const OpHeader& header) {
@@ -115,7 +117,67 @@ void Exchange::leave(const std::string& reason) {
   }
 }
 
+int64_t Exchange::shared_offset(const Operation& operation) const {
+  const bool reads_inputs = operation.kind == OpKind::kAllReduce || operation.kind == OpKind::kReduceScatter ||
+                            operation.kind == OpKind::kAllGather;
+  if (!reads_inputs) return -1;
+  const at::Tensor& input = operation.kind == OpKind::kAllReduce ? operation.output : operation.input;
+  const int64_t bytes = input.numel() * bytes_of(operation);
+  const Segment& own = segment(rank());
+  const int64_t heap_bytes = own.layout().heap_bytes;
+  const auto offset = reinterpret_cast<intptr_t>(data_of(input)) - reinterpret_cast<intptr_t>(own.heap());
+  return bytes >= kSharedBytes && offset >= 0 && offset + bytes <= heap_bytes ? offset : -1;
+}
+
+const char* Exchange::shared_input(int peer) const {
+  return segment(peer).heap() + block(peer).headers[(step_ - 1) % 2].shared_offset;
+}
+
+// Rank r reduces part r in its place, then everybody fetches the other parts.
+void Exchange::all_reduce_shared(Call& call) {
+  const int64_t element = bytes_of(call.operation);
+  const int64_t numel = call.operation.output.numel();
+  char* data = data_of(call.operation.output);
+  const auto begin_of = [&](int part) { return numel * part / size_ * element; };
+  meet(call);
+  std::vector<const char*> inputs;
+  for (int peer = 0; peer < size_; ++peer) inputs.push_back(shared_input(peer));
+  const int64_t begin = begin_of(rank());
+  for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = inputs[peer] + begin;
+  sources_[static_cast<size_t>(rank())] = data + begin;
+  reduce(call, data + begin, (begin_of(rank() + 1) - begin) / element);
+  meet(call);
+  for (int i = 1; i < size_; ++i) {
+    const int peer = (rank() + i) % size_;  // not all from the same one
+    copy(data + begin_of(peer), inputs[peer] + begin_of(peer), begin_of(peer + 1) - begin_of(peer));
+  }
+  meet(call);
+}
+
+void Exchange::reduce_scatter_shared(Call& call) {
+  const int64_t numel = call.operation.output.numel();
+  const int64_t begin = rank() * numel * bytes_of(call.operation);
+  meet(call);
+  for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = shared_input(peer) + begin;
+  sources_[static_cast<size_t>(rank())] = data_of(call.operation.input) + begin;
+  reduce(call, call.operation.output.data_ptr(), numel);
+  meet(call);
+}
+
+void Exchange::all_gather_shared(Call& call) {
+  const int64_t bytes = call.operation.input.numel() * bytes_of(call.operation);
+  char* output = data_of(call.operation.output);
+  meet(call);
+  for (int i = 1; i < size_; ++i) {
+    const int peer = (rank() + i) % size_;  // not all from the same one
+    copy(output + peer * bytes, shared_input(peer), bytes);
+  }
+  copy(output + rank() * bytes, data_of(call.operation.input), bytes);
+  meet(call);
+}
+
 void Exchange::all_reduce(Call& call) {
+  if (shared_offset(call.operation) >= 0) return all_reduce_shared(call);
   const int64_t element = bytes_of(call.operation);
   const int64_t chunk = kSlotBytes / element;
   const int64_t numel = call.operation.output.numel();
@@ -157,6 +219,7 @@ void Exchange::all_reduce_chunk_in_parts(Call& call, char* data, int64_t numel) 
 }
 
 void Exchange::reduce_scatter(Call& call) {
+  if (shared_offset(call.operation) >= 0) return reduce_scatter_shared(call);
   const int64_t element = bytes_of(call.operation);
   const int64_t chunk = kSlotBytes / element / size_;
   const int64_t numel = call.operation.output.numel();
@@ -179,6 +242,7 @@ void Exchange::reduce_scatter(Call& call) {
 }
 
 void Exchange::all_gather(Call& call) {
+  if (shared_offset(call.operation) >= 0) return all_gather_shared(call);
   const int64_t bytes = call.operation.input.numel() * bytes_of(call.operation);
   const char* input = data_of(call.operation.input);
   char* output = data_of(call.operation.output);
@@ -277,7 +341,10 @@ const char* Exchange::peer_slot(int peer) const { return segment(peer).slot(opti
 
 void Exchange::meet(Call& call) {
   ChannelBlock& own = block(rank());
-  if (!call.checked) own.headers[step_ % 2] = make_header(call.operation);
+  if (!call.checked) {
+    own.headers[step_ % 2] = make_header(call.operation);
+    own.headers[step_ % 2].shared_offset = shared_offset(call.operation);
+  }
   raise_to(own.posted, step_);
   for (int peer = 0; peer < size_; ++peer) {
     if (peer != rank()) wait_for(call, peer, block(peer).posted, step_);

@@ -24,7 +24,8 @@ struct ExchangeOptions {
 // `posted` counter, waits for the counters of all others, then reads their slots. There are two slots, used in turn:
 // a rank that fills the slot of step s has seen everybody's `posted` reach s - 1, and nobody raises it to s - 1 before
 // having read the slots of step s - 2, so one counter suffices. The first step of a collective carries a header by
-// which every rank checks that all want the same.
+// which every rank checks that all want the same. Inputs that lie in the ranks' heaps are read where they are: the
+// first step says that they are ready, the last that all have read them.
 class Exchange : public Backend {
  public:
   Exchange(std::shared_ptr<SegmentSet> set, std::shared_ptr<StatusBoard> board, ExchangeOptions options);
@@ -36,6 +37,7 @@ class Exchange : public Backend {
   void leave(const std::string& reason) override;
   std::shared_ptr<StatusBoard> board() const override { return board_; }
   int channel() const override { return options_.channel; }
+  std::shared_ptr<memory::Arena> shared_arena(SharedUse use) override { return set_->arena(rank(), use); }
 
  private:
   struct Call {
@@ -44,6 +46,13 @@ class Exchange : public Backend {
     bool checked = false;  // the first step has compared the headers
   };
 
+  // Of an input that lies in the own heap and is large enough to be read from there, else -1.
+  [[nodiscard]] int64_t shared_offset(const Operation& operation) const;
+  // The peer's input in its heap, after the meet() that opened a collective of shared inputs.
+  [[nodiscard]] const char* shared_input(int peer) const;
+  void all_reduce_shared(Call& call);
+  void reduce_scatter_shared(Call& call);
+  void all_gather_shared(Call& call);
   void all_reduce(Call& call);
   void all_reduce_chunk_direct(Call& call, char* data, int64_t numel);
   void all_reduce_chunk_in_parts(Call& call, char* data, int64_t numel);

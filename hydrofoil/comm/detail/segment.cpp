@@ -7,11 +7,12 @@
 #include <new>
 
 #include "hydrofoil/comm/status_board.h"
+#include "hydrofoil/memory/arena.h"
 
 namespace hydrofoil::comm::detail {
 namespace {
 
-constexpr uint64_t kMagic = 0x6879'6472'6f66'0001;
+constexpr uint64_t kMagic = 0x6879'6472'6f66'0002;
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
@@ -112,8 +113,24 @@ int64_t SegmentLayout::slots_offset() const {
 
 int64_t SegmentLayout::mailbox_slots_offset() const { return slots_offset() + 2 * num_channels * kSlotBytes; }
 
-int64_t SegmentLayout::total_bytes() const {
+int64_t SegmentLayout::heap_offset() const {
   return mailbox_slots_offset() + 2 * static_cast<int64_t>(num_channels) * size * kMailboxBytes;
+}
+
+int64_t SegmentLayout::total_bytes() const { return heap_offset() + heap_bytes; }
+
+std::shared_ptr<memory::Arena> SegmentSet::arena(int rank, SharedUse use) {
+  const Segment& own = segments[static_cast<size_t>(rank)];
+  const int64_t half = own.layout().heap_bytes / 2;
+  if (half == 0) return nullptr;
+  const auto index = static_cast<size_t>(use);
+  const std::lock_guard lock(mutex_);
+  auto arena = arenas_[index].lock();
+  if (arena == nullptr) {
+    arena = memory::Arena::create_over(own.heap() + static_cast<int64_t>(index) * half, half, shared_from_this());
+    arenas_[index] = arena;
+  }
+  return arena;
 }
 
 void Segment::initialize(uint64_t token) const {

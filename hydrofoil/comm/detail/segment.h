@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,7 +27,8 @@ struct OpHeader {
   int32_t peer;
   int64_t numel;
   uint64_t signature;
-  std::array<char, 104> unit;
+  int64_t shared_offset;  // of the input in the owner's heap; -1: it lies elsewhere, and goes through the slots
+  std::array<char, 96> unit;
 };
 
 // A counter that others sleep on.
@@ -73,9 +75,11 @@ struct alignas(64) SegmentHead {
 struct SegmentLayout {
   int size = 1;
   int num_channels = 1;
+  int64_t heap_bytes = 0;  // of the owner's tensors, which its peers may read; whole pages
 
   [[nodiscard]] int64_t slots_offset() const;
   [[nodiscard]] int64_t mailbox_slots_offset() const;
+  [[nodiscard]] int64_t heap_offset() const;
   [[nodiscard]] int64_t total_bytes() const;
 };
 
@@ -93,6 +97,7 @@ class Segment {
   [[nodiscard]] char* slot(int channel, uint32_t step) const;
   [[nodiscard]] Mailbox& mailbox(int channel, int receiver) const;
   [[nodiscard]] char* mailbox_slot(int channel, int receiver, uint32_t part) const;
+  [[nodiscard]] char* heap() const { return base_ + layout_.heap_offset(); }
   [[nodiscard]] const SegmentLayout& layout() const { return layout_; }
 
  private:
@@ -101,13 +106,20 @@ class Segment {
 };
 
 // All ranks' segments as this process maps them, and what it takes to know that a peer has ended.
-class SegmentSet {
+class SegmentSet : public std::enable_shared_from_this<SegmentSet> {
  public:
   virtual ~SegmentSet() = default;
   // True where the peer's process has ended (always false for threads).
   [[nodiscard]] virtual bool ended(int rank) = 0;
 
+  // Half of `rank`'s own heap for each use; null where there is none. It keeps the set mapped.
+  [[nodiscard]] std::shared_ptr<memory::Arena> arena(int rank, SharedUse use);
+
   std::vector<Segment> segments;
+
+ private:
+  std::mutex mutex_;
+  std::array<std::weak_ptr<memory::Arena>, 2> arenas_;
 };
 
 // StatusBoard in the segments.

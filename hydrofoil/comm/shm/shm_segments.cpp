@@ -131,6 +131,12 @@ char* map_memory(int fd, int64_t bytes) {
   return static_cast<char*>(base);
 }
 
+// Peers read the tensors of a rank; only it may write them.
+void protect_heap(const Segment& segment, const std::string& whom) {
+  const auto bytes = static_cast<size_t>(segment.layout().heap_bytes);
+  if (bytes > 0 && ::mprotect(segment.heap(), bytes, PROT_READ) != 0) fail("cannot protect the heap of " + whom, errno);
+}
+
 void check_memory(int fd, int64_t bytes, const std::string& whom) {
   struct stat status {};
   if (::fstat(fd, &status) != 0) fail("cannot look at the memory of " + whom, errno);
@@ -276,6 +282,7 @@ std::unique_ptr<ShmSegments> ShmRendezvous::exchange() {
       check_memory(entry.memory.get(), layout_.total_bytes(), rank_name(peer));
       char* base = map_memory(entry.memory.get(), layout_.total_bytes());
       set->add(base, layout_, std::move(entry.socket), std::move(entry.process));
+      protect_heap(set->segments.back(), rank_name(peer));
       const SegmentHead& head = set->segments.back().head();
       if (head.token != entry.secret || head.size != layout_.size || head.num_channels != layout_.num_channels) {
         throw ShmProblem{"the memory of " + rank_name(peer) + " is not the one it announced"};
