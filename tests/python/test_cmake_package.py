@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -123,6 +124,14 @@ def test_the_standard_library_comes_before_torch(consumer: Path) -> None:
     for file in (consumer, Path(hydrofoil._C.__file__)):
         libraries = needed(file)
         assert libraries.index("libstdc++.so.6") < libraries.index("libtorch_cpu.so"), (file, libraries)
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="builds for AVX-512 exist on x86-64")
+def test_the_kernels_are_vectorized(tree: Tree) -> None:
+    """Options of the build that come after theirs once left the loops of a release scalar, which only a stopwatch saw."""
+    code = done("objdump", "--disassemble", "--no-show-raw-insn", tree.prefix / "lib/libhydrofoil_kernels.a")
+    assert re.search(r"vsqrtps\s+%zmm", code), "the AVX-512 build of the optimizers has no vector square root"
 
 
 def public_headers(tree: Tree) -> dict[str, list[str]]:
