@@ -22,12 +22,14 @@ std::string problem_of(const Body& body) {
 }
 
 // Addresses for the tensors of a rank: twice the memory of the machine, of which only touched pages exist. 0 where the
-// address space is limited (RLIMIT_AS): then tensors go through the slots.
+// address space or the size of files is limited (ulimit -v, -f): then tensors go through the slots.
 int64_t heap_bytes(int num_ranks) {
   constexpr int64_t kUnit = int64_t{1} << 22;
   constexpr int64_t kAllRanks = int64_t{32} << 40;  // of the 128 TiB that a process can address
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) return 0;
+  for (const auto resource : {RLIMIT_AS, RLIMIT_FSIZE}) {
+    rlimit limit{};
+    if (::getrlimit(resource, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) return 0;
+  }
   const int64_t machine = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
   return std::min(2 * machine, kAllRanks / num_ranks) / kUnit * kUnit;
 }
