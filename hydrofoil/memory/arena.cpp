@@ -43,13 +43,9 @@ std::shared_ptr<Arena> Arena::create_over(char* base, int64_t num_bytes, std::sh
 bool Arena::is_ours() const { return owner_process_ == ::getpid(); }
 
 Arena::~Arena() {
+  // A shared region is its owner's: another arena may stand over it by now.
   for (const Region& region : regions_) {
-    if (region.shared) {
-      // The memory goes back although peers map it.
-      if (is_ours()) ::madvise(region.base, region.num_bytes, MADV_REMOVE);
-    } else {
-      ::munmap(region.base, region.num_bytes);
-    }
+    if (!region.shared) ::munmap(region.base, region.num_bytes);
   }
 }
 

@@ -605,6 +605,9 @@ void Runtime::destroy(bool gather) {
     for (auto& group : unit->groups) group->abandon();
   }
   units_.clear();
+  // What stays with the user may keep the shared memory mapped: the rest of it goes back now.
+  arena_->trim();
+  if (permanent_arena_ != nullptr) permanent_arena_->trim();
   gather_group_ = comm::Group();
   reduce_group_ = comm::Group();
   ownership_.reset();
