@@ -35,19 +35,24 @@ def formula(stage: int, dtype: str, numel: int, ranks: int = 2) -> dict[str, flo
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_states_are_the_formula(stage: int, dtype: str) -> None:
+    grown = {"after forward": 0.0, "after backward": 0.0, "after step": 0.0}  # of all ranks: the kernel divides what they share as it likes
+    allowed = required = 0.0
     for result in run(mode="train", stage=stage, dtype=dtype):
         expected = formula(stage, dtype, result["numel"])
         for name, size in expected.items():
             assert 0 <= result["report"][name] - size <= 64 * 1024, f"{name}: {result['report'][name]}, formula {size}"
         total = sum(expected.values())
         slots = result["report"]["peak_slot_bytes"]
-        for phase in ("after forward", "after backward", "after step"):
-            grown = result[phase]["pss"] - result["base"]["pss"]
-            print(f"stage {stage} {dtype} {phase}: formula {total / MIB:.1f} MiB, slots {slots / MIB:.1f}, PSS +{grown / MIB:.1f}, "
+        for phase in grown:
+            own = result[phase]["pss"] - result["base"]["pss"]
+            grown[phase] += own
+            print(f"stage {stage} {dtype} {phase}: formula {total / MIB:.1f} MiB, slots {slots / MIB:.1f}, PSS +{own / MIB:.1f}, "
                   f"memfd {result[phase]['memfd'] / MIB:.1f}, peak RSS {result[phase]['peak_rss'] / MIB:.0f}")
             # Beside the states: slots of gathered units and transient buckets, chunks of the transport, the heap's slack.
-            assert grown <= total + slots + 16 * MIB, phase
-        assert result["after step"]["pss"] - result["base"]["pss"] >= 0.9 * total
+        allowed += total + slots + 16 * MIB
+        required += 0.9 * total
+    assert max(grown.values()) <= allowed, (grown, allowed)
+    assert grown["after step"] >= required, (grown, required)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
