@@ -72,9 +72,10 @@ StoredTensors read_stored_tensors(const std::string& path, const std::optional<s
     return read_file(path);
   }
   if (!tag && has_manifest(path)) return read_checkpoint(path);
-  const std::string of_run = path + "/checkpoint";  // of `hydrofoil train`
-  if (fs::is_directory(of_run, ignored)) return read_checkpoint(checkpoint::find_checkpoint(of_run, tag));
-  return read_checkpoint(checkpoint::find_checkpoint(path, tag));
+  // A run of `hydrofoil train` keeps its checkpoints one folder down; a checkpoint may have that name as its tag.
+  const std::string of_run = path + "/checkpoint";
+  const bool is_run = fs::is_directory(of_run, ignored) && !has_manifest(of_run);
+  return read_checkpoint(checkpoint::find_checkpoint(is_run ? of_run : path, tag));
 }
 
 }  // namespace hydrofoil

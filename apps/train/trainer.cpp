@@ -307,15 +307,14 @@ std::pair<int64_t, std::optional<double>> Trainer::train(int64_t first_step, int
   return {steps, held_out};
 }
 
-std::map<std::string, std::string> Trainer::identity() const {
+const std::map<std::string, std::string>& Trainer::identity() {
+  if (!identity_.empty()) return identity_;
   const std::string model = models::function_of(model_config_);
-  std::string sample;
-  for (const int64_t window : data::spread_windows(corpus_.train, context_, kSampledWindows)) {
-    const data::Batch batch = data::read_windows(corpus_.train, context_, std::vector<int64_t>{window});
-    sample.append(static_cast<const char*>(batch.inputs.const_data_ptr()), batch.inputs.nbytes());
-  }
-  return {{"model", hex(storage::xxh3_64(model.data(), model.size()))},
-          {"data", hex(storage::xxh3_64(sample.data(), sample.size()))}};
+  const auto windows = data::spread_windows(corpus_.train, context_, kSampledWindows);
+  const at::Tensor sample = data::read_windows(corpus_.train, context_, windows).inputs;
+  identity_ = {{"model", hex(storage::xxh3_64(model.data(), model.size()))},
+               {"data", hex(storage::xxh3_64(sample.const_data_ptr(), sample.nbytes()))}};
+  return identity_;
 }
 
 void Trainer::save(int64_t step) {

@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,7 +49,7 @@ class Trainer {
   [[nodiscard]] std::string agree_on_folder();
   [[nodiscard]] int64_t resume();
   // What a resumed run must find as it was, beside what Batches tells: the model's function, and some of the data.
-  [[nodiscard]] std::map<std::string, std::string> identity() const;
+  [[nodiscard]] const std::map<std::string, std::string>& identity();
   void say_hello(Progress& progress, int64_t steps, const std::string& out);
   // Steps that are done, and the last held-out loss where the run was not stopped.
   std::pair<int64_t, std::optional<double>> train(int64_t first_step, int64_t steps, Progress& progress, Logs* logs);
@@ -73,6 +74,7 @@ class Trainer {
   std::vector<int64_t> held_out_windows_;
   std::unique_ptr<models::CausalLM> model_;  // outlives its engine
   std::unique_ptr<engine::Engine> engine_;
+  std::map<std::string, std::string> identity_;  // empty until asked for: read once, not at every save
   std::string out_;
 };
 

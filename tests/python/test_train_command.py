@@ -110,3 +110,13 @@ def test_inspect_finds_the_checkpoint_of_a_run(runs: Runs) -> None:
     assert runs.run("--steps", 1, "--out", "a")[0] == 0
     output = subprocess.run([runs.program, "inspect", runs.folder / "a"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert "transformer.wte.weight" in output
+
+
+def test_inspect_takes_a_tag_named_checkpoint(runs: Runs) -> None:
+    assert runs.run("--steps", 1, "--out", "a")[0] == 0
+    folder = runs.folder / "a/checkpoint"
+    (folder / "step1").rename(folder / "checkpoint")
+    for arguments in (["--tag", "checkpoint"], []):
+        (folder / "latest").write_text("checkpoint")
+        output = subprocess.run([runs.program, "inspect", folder, *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "transformer.wte.weight" in output
