@@ -89,6 +89,7 @@ void bind_engine(py::module_& module) {
           "publish_masters",
           [](Engine& e) {
             const at::NoGradGuard no_grad;
+            e.runtime().synchronize_parameters();
             zero::apply_masters(e.runtime());
             e.runtime().publish_parameters();
           },
