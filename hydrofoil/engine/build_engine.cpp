@@ -60,6 +60,7 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
   zero::RuntimeOptions of_runtime =
       runtime_options(options, mesh::Mesh({{"dp", parts.gather_group.size()}}), parts.gather_group.rank());
   of_runtime.sharding.narrow_buckets = of_runtime.sharding.narrow_buckets && parts.reduce_group.widens_sums();
+  of_runtime.sharding.passing_gradients = parts.native_optimizer.has_value();
   of_runtime.training = parts.training;
   of_runtime.translate_hook_error = std::move(parts.translate_hook_error);
   auto runtime = std::make_unique<zero::Runtime>(std::move(parts.parameters), std::move(parts.modules), of_runtime,
