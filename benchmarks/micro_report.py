@@ -24,8 +24,9 @@ def roofs_section(measured: dict[str, Any]) -> list[str]:
     roofs = measured["roofs"]
     names = {"read": "memory read, GB/s", "write": "memory write past the caches, GB/s", "update": "memory update in place, GB/s (both ways)",
              "memcpy": "memcpy, GB/s (both ways)", "fma_fp32": "multiply-add fp32, GFLOP/s", "fma_bf16": "multiply-add bf16 (vdpbf16ps), GFLOP/s"}
-    return ["### Roofs", "", *table(["", "1 thread", "2 threads"], [[label, *(f"{roofs[threads][name] / 1e9:.1f}" for threads in ("1", "2"))]
-                                                                    for name, label in names.items() if name in roofs["1"]])]
+    return ["### Roofs", "", *table(["", *(f"{threads} thread(s)" for threads in sorted(roofs))],
+                                    [[label, *(f"{roofs[threads][name] / 1e9:.1f}" for threads in sorted(roofs))]
+                                     for name, label in names.items() if name in roofs["1"]])]
 
 
 def optimizer_section(micro: dict[str, Any]) -> list[str]:
@@ -38,7 +39,8 @@ def optimizer_section(micro: dict[str, Any]) -> list[str]:
         rows.append([kernel["name"].removeprefix("adamw/").replace("/", ", ").replace("_", " "), str(kernel["threads"]), f"{kernel['elements_per_s'] / 1e9:.2f}",
                      f"{kernel['bytes_per_s'] / 1e9:.1f}", percent(kernel["roof_share"]), f"{torch['seconds'] / kernel['seconds']:.2f}"])
     lines += table(["", "threads", "Gparam/s", "GB/s", "of the roof", "speed / torch's"], rows)
-    for row in micro.get("peer_adam", []):
+    measured_threads = {k["threads"] for k in kernels}
+    for row in (row for row in micro.get("peer_adam", []) if row["threads"] in measured_threads):
         ours = next(k for k in kernels if k["name"] == "adamw/hydrofoil/fp32_gradient" and k["threads"] == row["threads"])
         torch = next(k for k in kernels if k["name"].startswith("adamw/torch") and k["threads"] == row["threads"])
         lines += ["", f"DeepSpeed's CPUAdam on {row['threads']} thread(s), beside torch's in one process: {row['ratio']:.2f} of torch's speed; Hydrofoil's fp32 update is therefore "
@@ -129,8 +131,10 @@ def plot_roof_shares(measured: dict[str, Any], path: Path) -> None:
     names = sorted({k["name"] for k in measured["kernels"]}, reverse=True)
     figure, axis = plt.subplots(figsize=(9, 0.34 * len(names) + 1))
     for offset, threads, color in ((0.2, 1, "#9ecae1"), (-0.2, 2, "#1f77b4")):
-        shares = [next(k["roof_share"] for k in measured["kernels"] if (k["name"], k["threads"]) == (name, threads)) for name in names]
-        axis.barh([i + offset for i in range(len(names))], [100 * share for share in shares], height=0.38, color=color, label=f"{threads} thread(s)")
+        shares = {k["name"]: 100 * k["roof_share"] for k in measured["kernels"] if k["threads"] == threads}
+        if shares:
+            axis.barh([i + offset for i, name in enumerate(names) if name in shares], [shares[name] for name in names if name in shares], height=0.38,
+                      color=color, label=f"{threads} thread(s)")
     axis.axvline(100, color="black", linewidth=0.8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_xlabel("% of the memory roof of the same run", fontsize=8)
@@ -147,7 +151,7 @@ def save(figure: Any, path: Path) -> None:
 def sections(micro: dict[str, Any], images: Path) -> list[str]:
     """The report of what micro.json holds, and its plots in `images`."""
     machine = micro["machine"]
-    lines = ["## Micro-benchmarks", "", f"`make bench-micro`; {machine['cpu']}, {machine['cores']} cores, {machine['date']}. Medians." + (f" {machine['note']}" if machine["note"] else "")]
+    lines = ["## Micro-benchmarks", "", f"`make bench-micro`; {machine['cpu']}, {machine['cores']} cores, {machine['date']}. Medians; one thread's kernels and steps by CPU time." + (f" {machine['note']}" if machine["note"] else "")]
     if "kernels" in micro:
         plot_roof_shares(micro["kernels"], images / "roof_share.svg")
         lines += ["", *roofs_section(micro["kernels"]), "", *optimizer_section(micro)]
