@@ -1,17 +1,36 @@
 #include "hydrofoil/memory/free_ranges.h"
 
+#include <algorithm>
+
 #include "hydrofoil/base/error.h"
 
 namespace hydrofoil::memory {
+
+void FreeRanges::cut(std::map<int64_t, int64_t>::iterator range, int64_t offset, int64_t num_bytes) {
+  const auto [begin, length] = *range;
+  free_.erase(range);
+  if (offset > begin) free_.emplace(begin, offset - begin);
+  if (begin + length > offset + num_bytes) free_.emplace(offset + num_bytes, begin + length - offset - num_bytes);
+}
 
 std::optional<int64_t> FreeRanges::take(int64_t num_bytes, int64_t alignment) {
   for (auto range = free_.begin(); range != free_.end(); ++range) {
     const auto [begin, length] = *range;
     const int64_t offset = (begin + alignment - 1) / alignment * alignment;
     if (begin + length - offset < num_bytes) continue;
-    free_.erase(range);
-    if (offset > begin) free_.emplace(begin, offset - begin);
-    if (begin + length > offset + num_bytes) free_.emplace(offset + num_bytes, begin + length - offset - num_bytes);
+    cut(range, offset, num_bytes);
+    return offset;
+  }
+  return std::nullopt;
+}
+
+std::optional<int64_t> FreeRanges::take_last(int64_t num_bytes, int64_t alignment, int64_t limit) {
+  for (auto range = free_.end(); range != free_.begin();) {
+    --range;
+    const auto [begin, length] = *range;
+    const int64_t offset = (std::min(begin + length, limit) - num_bytes) / alignment * alignment;
+    if (offset < begin) continue;
+    cut(range, offset, num_bytes);
     return offset;
   }
   return std::nullopt;

@@ -14,13 +14,17 @@ class FreeRanges {
 
   // Offset of `num_bytes` > 0 free bytes at a multiple of `alignment`, now taken; nullopt where there are none.
   [[nodiscard]] std::optional<int64_t> take(int64_t num_bytes, int64_t alignment);
-  // Returns what take() gave.
+  // The same, but the highest place that ends at or below `limit`.
+  [[nodiscard]] std::optional<int64_t> take_last(int64_t num_bytes, int64_t alignment, int64_t limit);
+  // Returns what take() or take_last() gave.
   void give_back(int64_t offset, int64_t num_bytes);
 
   // offset -> bytes, never adjacent.
   [[nodiscard]] const std::map<int64_t, int64_t>& free() const { return free_; }
 
  private:
+  void cut(std::map<int64_t, int64_t>::iterator range, int64_t offset, int64_t num_bytes);
+
   std::map<int64_t, int64_t> free_;
 };
 

@@ -1,7 +1,9 @@
 #include "hydrofoil/memory/host_allocator.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/StorageImpl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -10,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 #include "hydrofoil/base/environment.h"
@@ -35,14 +38,19 @@ class HostAllocator final : public c10::Allocator {
   HostAllocator(char* base, int64_t num_bytes, c10::Allocator* small)
       : base_(base), num_bytes_(num_bytes), small_(small), ranges_(num_bytes) {}
 
-  c10::DataPtr allocate(size_t num_bytes) override {
+  c10::DataPtr allocate(size_t num_bytes) override { return allocate(num_bytes, false); }
+
+  c10::DataPtr allocate(size_t num_bytes, bool from_the_top) {
     const auto wanted = static_cast<int64_t>(num_bytes);
     if (wanted < kFromBytes || wanted > num_bytes_) return small_->allocate(num_bytes);
     const int64_t padded = round_up(wanted, kHostAlignmentBytes);
     void* address = nullptr;
     {
       const std::lock_guard lock(mutex_);
-      if (const auto offset = ranges_.take(padded, kHostAlignmentBytes)) {
+      std::optional<int64_t> offset;
+      if (from_the_top) offset = ranges_.take_last(padded, kHostAlignmentBytes, use_.resident_bytes);
+      if (!offset) offset = ranges_.take(padded, kHostAlignmentBytes);
+      if (offset) {
         address = base_ + *offset;
         taken_.emplace(address, padded);
         use_.in_use_bytes += padded;
@@ -135,6 +143,19 @@ void install() {
 void install_host_allocator() {
   static std::once_flag once;
   std::call_once(once, install);
+}
+
+at::Tensor make_successor_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  if (HostAllocator::instance == nullptr || !device.is_cpu()) return at::empty({numel}, options);
+  const int64_t num_bytes =
+      checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_successor_tensor");
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(num_bytes),
+      HostAllocator::instance->allocate(static_cast<size_t>(num_bytes), true), HostAllocator::instance, true);
+  at::Tensor tensor = at::empty({0}, options);
+  tensor.set_(c10::Storage(std::move(storage)), 0, {numel}, {1});
+  return tensor;
 }
 
 HostAllocatorUse host_allocator_use() {

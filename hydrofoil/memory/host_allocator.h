@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 
 namespace hydrofoil::memory {
@@ -9,6 +11,10 @@ namespace hydrofoil::memory {
 // HYDROFOIL_HOST_ALLOCATOR is "torch", under a sanitizer of addresses, and where the system reserves no addresses
 // (ulimit -v).
 void install_host_allocator();
+
+// Uninitialised 1-D tensor that takes the place of tensors which are freed in the order opposite to their making (a
+// backward's activations): where the region is installed, at the highest free place that is resident.
+[[nodiscard]] at::Tensor make_successor_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device);
 
 struct HostAllocatorUse {
   int64_t in_use_bytes = 0;

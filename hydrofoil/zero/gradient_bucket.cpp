@@ -1,7 +1,6 @@
 #include "hydrofoil/zero/gradient_bucket.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
@@ -13,6 +12,7 @@
 #include "hydrofoil/kernels/cast.h"
 #include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/memory/host_allocator.h"
 
 namespace hydrofoil::zero {
 namespace {
@@ -73,8 +73,8 @@ int64_t GradientBucket::permanent_bytes() const {
 
 void GradientBucket::make_owned_gradient() {
   if (owned_gradient_.defined()) return;
-  owned_gradient_ = at::empty({group_.owned().numel()},
-                              at::TensorOptions().dtype(sharding_.accumulation_dtype).device(group_.device()));
+  owned_gradient_ =
+      memory::make_successor_tensor(group_.owned().numel(), sharding_.accumulation_dtype, group_.device());
 }
 
 at::Tensor GradientBucket::slot_view(const at::Tensor& flat, size_t i) const {

@@ -78,8 +78,10 @@ void GradientReducer::take(size_t u, size_t b, size_t i, const at::Tensor& gradi
   if (!finite && !non_finite_) non_finite_ = {bucket.group().slots()[i].name, micro_step_};
 }
 
+// The last unit waits for the end of the backward, which is near: then autograd has dropped the unit's own gradients (an
+// embedding's are large), and their place is the shard's.
 void GradientReducer::launch_ready() {
-  while (next_ < order_.size()) {
+  while (next_ + 1 < order_.size()) {
     const auto u = static_cast<size_t>(order_[next_]);
     if (rounds_[u].num_gradients < rounds_[u].expected) return;
     launch(u);

@@ -33,6 +33,16 @@ TEST(FreeRanges, TakesFirstFitAtTheAlignmentAndMergesNeighbours) {
   EXPECT_THROW(ranges.give_back(0, 10), Error);
 }
 
+TEST(FreeRanges, TakesTheLastPlaceBelowALimit) {
+  FreeRanges ranges(1000);
+  EXPECT_EQ(ranges.take_last(100, 64, 500), 384);
+  EXPECT_EQ(ranges.take_last(100, 1, 500), 284) << "what is left above the first is too small";
+  EXPECT_EQ(ranges.take(600, 1), std::nullopt);
+  EXPECT_EQ(ranges.take_last(10, 1, 500), 490);
+  EXPECT_EQ(ranges.take_last(300, 1, 284), std::nullopt);
+  EXPECT_EQ(ranges.take_last(284, 1, 284), 0);
+}
+
 class HostAllocator : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -55,6 +65,20 @@ TEST_F(HostAllocator, ReusesThePlaceOfWhatWasFreed) {
   EXPECT_EQ(first.data_ptr(), place);
   EXPECT_EQ(second.sum().item<float>(), 1 << 20);
   EXPECT_EQ(host_allocator_use().resident_bytes, 8 << 20);
+}
+
+TEST_F(HostAllocator, PlacesSuccessorsAtTheTopOfWhatIsResident) {
+  std::vector<at::Tensor> activations;
+  for (int i = 0; i < 8; ++i) activations.push_back(large());
+  const auto resident = host_allocator_use().resident_bytes;
+  std::vector<at::Tensor> gradients;
+  while (!activations.empty()) {
+    activations.pop_back();
+    gradients.push_back(make_successor_tensor(1 << 19, at::kFloat, c10::Device(c10::kCPU)));
+  }
+  EXPECT_EQ(host_allocator_use().resident_bytes, resident);
+  activations.push_back(at::ones({4 << 20}, at::kFloat));  // half of the place: the gradients left it in one piece
+  EXPECT_EQ(host_allocator_use().resident_bytes, resident);
 }
 
 TEST_F(HostAllocator, LeavesSmallTensorsToTorch) {
