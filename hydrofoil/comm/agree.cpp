@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/detail/explain.h"
 
 namespace hydrofoil::comm {
 namespace {
@@ -75,6 +76,16 @@ void require_agreement(const Group& group, const std::string& function, const st
     if (*account != '\0') message += hydrofoil::detail::concat("; rank ", rank, ": ", account);
   }
   throw CommError(message);
+}
+
+void throw_different_history(const Group& group, const std::string& function, const RunHistory& history) {
+  const auto share = [&](const at::Tensor& mine) {
+    at::Tensor all = at::empty({mine.numel() * group.size()}, mine.options());
+    group.all_gather(mine, all, {"histories"}).wait();
+    return all;
+  };
+  throw CommError("[" + function + "] the ranks did not run the same units in the same order." +
+                  detail::first_difference(&history, group.size(), share));
 }
 
 }  // namespace hydrofoil::comm
