@@ -1,5 +1,6 @@
 #include "hydrofoil/engine/build_engine.h"
 
+#include "hydrofoil/base/debug.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/agree.h"
 #include "hydrofoil/mesh/mesh.h"
@@ -32,7 +33,10 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   runtime.reduction.prescale = options.prescale_gradients;
   runtime.reduction.predivide_factor = options.gradient_predivide_factor;
   runtime.reduction.overlap = options.hydrofoil.overlap;
-  runtime.sharding.poison_released = options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
+  runtime.reduction.join_divergent_units = options.zero.divergent_units == zero::DivergentUnits::kJoin;
+  const DebugChecks debug = debug_checks_from_environment();
+  runtime.sharding.log_states = debug.state;
+  runtime.poison_released = debug.memory || options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
   runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
   return runtime;
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/transitions.h"
 #include "hydrofoil/kernels/cast.h"
 #include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/memory/allocation.h"
@@ -67,6 +68,15 @@ void GradientBucket::drop_views() {
   }
 }
 
+void GradientBucket::move_to(State next) {
+  static constexpr Transitions<4> kTransitions = {.names = {"empty", "filling", "reducing", "reduced"},
+                                                  .allowed = {{{false, true, false, false},
+                                                               {true, false, true, false},
+                                                               {true, false, false, true},
+                                                               {true, true, false, false}}}};
+  kTransitions.move(state_, next, "gradients of unit", group_.unit_name(), sharding_.log_states);
+}
+
 void GradientBucket::begin_filling() {
   if (sharding_.gradients) {
     take_user_changes();
@@ -91,7 +101,7 @@ void GradientBucket::begin_filling() {
     }
     if (end < bucket_.numel()) bucket_.narrow(0, end, bucket_.numel() - end).zero_();
   }
-  state_ = State::kFilling;
+  move_to(State::kFilling);
 }
 
 namespace {
@@ -200,7 +210,7 @@ void GradientBucket::start_reduce(const comm::Group& group, const comm::OpInfo& 
   const at::NoGradGuard no_grad;
   HYDROFOIL_ASSERT(state_ != State::kReducing);
   close_filling();
-  state_ = State::kReducing;
+  move_to(State::kReducing);
   if (group.size() == 1) return;
   auto op = options.average ? comm::ReduceOp::kAvg : comm::ReduceOp::kSum;
   postscale_ = 1.0;
@@ -249,7 +259,7 @@ void GradientBucket::finish_reduce() {
   if (shown_.defined()) shown_.detach(kSharded);
   filled_.assign(filled_.size(), false);
   reduced_before_ = true;
-  state_ = State::kReduced;
+  move_to(State::kReduced);
 }
 
 int64_t GradientBucket::unreduced_user_gradient() const {
@@ -276,7 +286,7 @@ void GradientBucket::reset() {
   earlier_.reset();
   filled_.assign(filled_.size(), false);
   reduced_before_ = false;
-  state_ = State::kEmpty;
+  if (state_ != State::kEmpty) move_to(State::kEmpty);
 }
 
 }  // namespace hydrofoil::zero

@@ -58,6 +58,7 @@ class GradientBucket {
   FlatGroup& group() { return group_; }
 
  private:
+  void move_to(State next);
   void begin_filling();
   void accumulate_with_graph(size_t i, const at::Tensor& gradient, double scale);
   [[nodiscard]] at::Tensor slot_view(const at::Tensor& flat, size_t i) const;

@@ -13,6 +13,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/log.h"
+#include "hydrofoil/comm/joining_group.h"
 #include "hydrofoil/memory/allocation.h"
 #include "hydrofoil/memory/process_memory.h"
 
@@ -98,7 +99,14 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     arena_ = gather_group_.shared_arena(comm::SharedUse::kTransient);
     permanent_arena_ = gather_group_.shared_arena(comm::SharedUse::kPermanent);
   }
+  const bool joins = options_.reduction.join_divergent_units && options_.sharding.parameters;
+  options_.reduction.join_divergent_units = joins;
+  if (joins) {  // reductions and what else travels have one order on all ranks anyway
+    gather_group_ = comm::make_joining_group(
+        gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
+  }
   if (arena_ == nullptr) arena_ = memory::Arena::create(device, total_bytes + (int64_t{1} << 20));
+  if (options_.poison_released) arena_->poison_released();
   layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
   places_.resize(parameters_.size());
   missed_steps_.resize(parameters_.size());
@@ -122,7 +130,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     freed_bytes = 0;
   }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
-                                                  options_.reduction.overlap, options_.translate_hook_error);
+                                                  options_.reduction, options_.translate_hook_error);
   gatherer_->on_backward([this] { notice_backward(); });
   install_hooks();
   arena_->trim();
@@ -227,6 +235,7 @@ void Runtime::notice_backward() {
   queue_backward_callback(
       [this, alive = std::weak_ptr<int>(alive_)] {
         if (alive.expired()) return;
+        gatherer_->meet("end of backward");
         reducer_->end_round();
         gatherer_->finish_backward();
         backward_noticed_ = false;  // not before: after a failure recover() has work to do
@@ -291,6 +300,8 @@ std::vector<int64_t> Runtime::enter_access(const std::vector<int64_t>& parameter
     // Inside forward what is computed with them needs them again in backward.
     if (gatherer_->in_forward() && at::GradMode::is_enabled()) gatherer_->access(u);
   }
+  // A rank that has what it wants must not leave before the others have.
+  if (!gatherer_->in_forward()) gatherer_->meet("GatheredParameters");
   std::vector<int64_t> versions;
   for (const int64_t p : parameters) versions.push_back(static_cast<int64_t>(parameters_[p].parameter._version()));
   return versions;
@@ -597,6 +608,7 @@ void Runtime::destroy(bool gather) {
       for (auto& group : units_[u]->groups) group->dissolve();
       gatherer_->drop(static_cast<int>(u));
     }
+    gatherer_->meet("destroy");
   }
   for (auto& parameter : parameters_) parameter.parameter.mutable_grad().reset();
   reducer_.reset();

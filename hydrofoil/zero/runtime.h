@@ -33,6 +33,7 @@ struct RuntimeOptions {
   Sharding sharding;
   ReductionOptions reduction;
   int64_t unit_min_bytes = 0;
+  bool poison_released = false;          // debug: memory of gathered units and gradients is NaN after its release
   bool training = true;                  // false: no gradients and no masters are kept, whatever requires_grad says
   ErrorTranslator translate_hook_error;  // for what is thrown inside of backward
 };
