@@ -12,6 +12,7 @@ class Arena;
 // starts at a 4- or 8-byte offset, so the alignment is part of bit identity with plain PyTorch.
 inline constexpr int64_t kHostAlignmentBytes = 64;
 inline constexpr int64_t kCudaAlignmentBytes = 256;
+inline constexpr int64_t kPageBytes = 4096;
 
 [[nodiscard]] int64_t alignment_bytes(const c10::Device& device);
 
@@ -28,7 +29,7 @@ inline constexpr int64_t kCudaAlignmentBytes = 256;
 
 // 1-D tensor over allocate_zeroed memory.
 [[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device);
-// The same, zeros too, in a slot of `arena`.
-[[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena);
+// The same, zeros too, in a slot of `arena` (Arena::allocate).
+[[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena, bool at_page = false);
 
 }  // namespace hydrofoil::memory

@@ -19,8 +19,12 @@ struct Sharding {
   at::ScalarType accumulation_dtype = at::kFloat;     // of gradient buckets and gradient shards
   std::optional<at::ScalarType> communication_dtype;  // of reductions; nullopt: the accumulation dtype
   std::optional<at::ScalarType> model_dtype;          // floating parameters are cast to it; nullopt: as they are
+  // Buckets that live for one backward may hold 16-bit gradients as they come, and the sum over the ranks is the first
+  // to be fp32: the same bits, half the memory. For windows of one backward whose sums are taken in fp32.
+  bool narrow_buckets = false;
 
-  bool log_states = false;  // debug: log each transition of units and gradient buckets
+  bool poison_released = false;  // debug: memory of gathered units and gradients is NaN after its release
+  bool log_states = false;       // debug: log each transition of units and gradient buckets
 
   // With one rank nothing is cut, whatever the stage. Throws InvalidArgument unless 0 <= stage <= 3.
   [[nodiscard]] static Sharding of_stage(int stage, int shard_rank, int num_shards);
@@ -58,12 +62,14 @@ struct Range {
 }
 
 // Offsets of parameters in a flat buffer, each aligned, and its padded size: a multiple of num_shards slices of one
-// size, each aligned. Pure arithmetic, 64-bit, throws InvalidArgument on overflow.
+// size, each a multiple of `shard_multiple` elements (of the alignment where 0). Pure arithmetic, 64-bit, throws
+// InvalidArgument on overflow.
 struct FlatLayout {
   std::vector<int64_t> offsets;
   int64_t padded_numel = 0;
   int64_t shard_numel = 0;
 };
-[[nodiscard]] FlatLayout layout_flat(const std::vector<int64_t>& numels, int num_shards, int64_t alignment_elements);
+[[nodiscard]] FlatLayout layout_flat(const std::vector<int64_t>& numels, int num_shards, int64_t alignment_elements,
+                                     int64_t shard_multiple = 0);
 
 }  // namespace hydrofoil::zero

@@ -19,11 +19,11 @@ class UnitRecord : public comm::RunHistory {
   void restart();
   // Of everything since the restart.
   [[nodiscard]] uint64_t hash() const { return hash_; }
-  // At least the last kKept units. Thread-safe against add().
+  // All of them, or the last kKept at least. Thread-safe against add().
   [[nodiscard]] Part recent() const override;
 
  private:
-  static constexpr size_t kKept = 64;  // ranks are compared at every gather: what differs lies a few units back at most
+  static constexpr size_t kKept = size_t{1} << 14;           // a program that never steps must not fill the memory
   static constexpr uint64_t kSeed = 1469598103934665603ULL;  // FNV-1a
 
   const std::vector<std::string> names_;

@@ -30,8 +30,6 @@ def test_a_unit_more_at_the_end(backend: str) -> None:
 @pytest.mark.parametrize("backend", ["shm", "c10d"])
 def test_another_order_on_one_rank(backend: str) -> None:
     for message in world(2).run(f"{MODULE}:other_order_on_one_rank", backend=backend):
-        found = re.search(r"disagree.*rank 0: all_gather of unit (blocks\.\d).*rank 1: all_gather of unit (blocks\.\d)", message)
-        assert found, message
         # What each ran, not what each had under way: prefetching is one unit ahead on one rank.
         assert "Unit 2 since the last step is the first that differs: rank 0 ran blocks.0; rank 1 ran blocks.1" in message, message
 

@@ -51,14 +51,14 @@ struct Unpacked {
 
 }  // namespace
 
-std::string pack_history(const RunHistory* history) {
+std::string pack_history(const RunHistory* history, size_t max_bytes) {
   if (history == nullptr) return "";
   RunHistory::Part part = history->recent();
   size_t bytes = 32;  // of the number and the end
   size_t kept = 0;
   while (kept < part.units.size()) {
     bytes += part.units[part.units.size() - kept - 1].size() + 1;
-    if (bytes > kHistoryBytes) break;
+    if (bytes > max_bytes) break;
     ++kept;
   }
   const size_t dropped = part.units.size() - kept;

@@ -30,9 +30,10 @@ struct Whereabouts {
 // not arrive. Takes round trips to the board.
 void throw_if_in_trouble(const Whereabouts& where);
 
-// What a rank shows of its history: text of less than kHistoryBytes, "" where there is none.
+// What a rank shows of its history: text of less than max_bytes, its end where it is longer; "" where there is none.
+// Where ranks are compared at each unit, what differs lies at the end.
 inline constexpr size_t kHistoryBytes = 8192;
-[[nodiscard]] std::string pack_history(const RunHistory* history);
+[[nodiscard]] std::string pack_history(const RunHistory* history, size_t max_bytes = kHistoryBytes);
 // " Unit 3 since the last step is the first that differs: rank 0 ran a; rank 1 ran b", from every rank's
 // pack_history();
 // "" where nothing differs.
