@@ -365,6 +365,7 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::ve
 
 void Runtime::prepare_step() {
   recover();
+  gatherer_->meet("step");
   reducer_->complete_window();
   gatherer_->release_idle();
   for (auto& unit : units_) {
