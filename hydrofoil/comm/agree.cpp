@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/detail/explain.h"
 
 namespace hydrofoil::comm {
 namespace {
@@ -75,6 +77,22 @@ void require_agreement(const Group& group, const std::string& function, const st
     if (*account != '\0') message += hydrofoil::detail::concat("; rank ", rank, ": ", account);
   }
   throw CommError(message);
+}
+
+void throw_different_history(const Group& group, const std::string& function, const RunHistory& history) {
+  const std::string mine = detail::pack_history(&history, std::numeric_limits<size_t>::max());
+  const std::vector<int64_t> sizes = gather_numbers(group, static_cast<int64_t>(mine.size()));
+  const int64_t longest = *std::max_element(sizes.begin(), sizes.end());
+  at::Tensor own = at::zeros({longest}, at::kChar);
+  std::memcpy(own.data_ptr(), mine.data(), mine.size());
+  at::Tensor all = at::empty({longest * group.size()}, at::kChar);
+  group.all_gather(own, all, {"histories"}).wait();
+  std::vector<std::string> packed;
+  for (int rank = 0; rank < group.size(); ++rank) {
+    packed.emplace_back(static_cast<const char*>(all.const_data_ptr()) + rank * longest, sizes[rank]);
+  }
+  throw CommError("[" + function + "] the ranks did not run the same units in the same order." +
+                  detail::first_difference(packed));
 }
 
 }  // namespace hydrofoil::comm

@@ -14,4 +14,8 @@ namespace hydrofoil::comm {
 // all agree.
 void require_agreement(const Group& group, const std::string& function, const std::vector<std::string>& lines);
 
+// Throws CommError "[function] ..." that names the first unit in which the ranks' histories differ, on each rank.
+// Called by all ranks once they know that they do. Collective.
+[[noreturn]] void throw_different_history(const Group& group, const std::string& function, const RunHistory& history);
+
 }  // namespace hydrofoil::comm

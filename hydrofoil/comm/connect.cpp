@@ -7,6 +7,7 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 #include <utility>
 
+#include "hydrofoil/base/debug.h"
 #include "hydrofoil/base/log.h"
 #include "hydrofoil/comm/c10d/c10d_group.h"
 #include "hydrofoil/comm/c10d/store_board.h"
@@ -160,7 +161,9 @@ std::vector<Group> connect_ranks(const ConnectOptions& options) {
 
 }  // namespace
 
-std::vector<Group> connect(const ConnectOptions& options) {
+std::vector<Group> connect(const ConnectOptions& given) {
+  ConnectOptions options = given;
+  options.group.debug = options.group.debug || debug_checks_from_environment().comm;
   validate(options);
   if (options.size == 1) return self_groups(options);
   try {

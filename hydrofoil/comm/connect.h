@@ -33,8 +33,9 @@ struct ConnectOptions {
 //
 // auto takes shm where all ranks can map each other's memory, which they try and vote on through the store, else c10d
 // where process groups are given, else mpi where mpirun has started the ranks, with one line of log that says why. One
-// rank gets groups of one. Throws InvalidArgument for options that cannot be or that differ between the ranks,
-// CommError where ranks do not come in time or backend "shm" is not possible (with the reason of every rank).
+// rank gets groups of one. HYDROFOIL_DEBUG=comm sets GroupOptions::debug. Throws InvalidArgument for options that
+// cannot be or that differ between the ranks, CommError where ranks do not come in time or backend "shm" is not
+// possible (with the reason of every rank).
 [[nodiscard]] std::vector<Group> connect(const ConnectOptions& options);
 
 }  // namespace hydrofoil::comm

@@ -7,7 +7,9 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace hydrofoil::memory {
 class Arena;
@@ -24,6 +26,24 @@ class Channel;
 
 enum class ReduceOp { kSum, kAvg, kMax };
 
+// The units that a rank has run since its last optimizer step, in order. Thread-safe.
+class RunHistory {
+ public:
+  struct Part {
+    int64_t first = 1;               // number of the first of them, counted from 1
+    std::vector<std::string> units;  // names, oldest first
+  };
+  virtual ~RunHistory() = default;
+  [[nodiscard]] virtual Part recent() const = 0;
+};
+
+// On a joining group (comm/joining_group.h): a collective that not every rank calls.
+struct Joinable {
+  static constexpr int64_t kPause = -1;
+  int64_t id = kPause;  // what moves; kPause: nothing, the rank only joins what others call until all are at rest
+  int64_t place = 0;    // of several that wait, the least goes first; never decides what is computed
+};
+
 // What errors, the record of comm/fake and the agreement check say of one collective.
 struct OpInfo {
   std::string unit;        // name of the unit or purpose that moves, e.g. "layers.3"
@@ -31,6 +51,9 @@ struct OpInfo {
   // Called with the operation's error, or null, before the Work is done and before the next operation of the Group
   // starts; on the thread that ran it. Must not throw, nor wait for the Group.
   std::function<void(std::exception_ptr)> on_end;
+  // Not null: where the ranks disagree, the error names the first unit in which their histories differ, on each rank.
+  std::shared_ptr<const RunHistory> history;
+  std::optional<Joinable> joinable;
 };
 
 // What memory of shared_arena() is for: each has an arena of its own. kSlices: of share_slices(), never trimmed, since
@@ -57,6 +80,7 @@ class Work {
 struct GroupOptions {
   std::string name = "world";
   std::chrono::milliseconds timeout{std::chrono::minutes(10)};  // deadline of each collective
+  bool debug = false;  // log every operation, and compare number, size and dtype of each collective across ranks
 };
 
 // Ranks that communicate: a value-like handle over one channel of a backend.

@@ -1,5 +1,6 @@
 #include "hydrofoil/engine/build_engine.h"
 
+#include "hydrofoil/base/debug.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/agree.h"
 #include "hydrofoil/mesh/mesh.h"
@@ -37,7 +38,11 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   runtime.sharding.gradients = runtime.sharding.gradients || (runtime.sharding.optimizer_states && one_backward);
   runtime.sharding.narrow_buckets = one_backward && !options.prescale_gradients && !options.communication_data_type &&
                                     runtime.sharding.accumulation_dtype == at::kFloat;
-  runtime.sharding.poison_released = options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
+  runtime.reduction.join_divergent_units = options.zero.divergent_units == zero::DivergentUnits::kJoin;
+  const DebugChecks debug = debug_checks_from_environment();
+  runtime.sharding.log_states = debug.state;
+  runtime.sharding.poison_released =
+      debug.memory || options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
   runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
   return runtime;
 }

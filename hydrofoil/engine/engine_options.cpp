@@ -67,7 +67,8 @@ Section own_section() {
       choice("backend", &HydrofoilOptions::backend, backends,
              "transport of the collectives; auto: shm where all ranks can map each other's memory, else c10d (a C++ "
              "program under mpirun: else mpi)"),
-      field("debug_checks", &HydrofoilOptions::debug_checks, "poison released memory and check every state transition"),
+      field("debug_checks", &HydrofoilOptions::debug_checks,
+            "fill released memory with NaN, as HYDROFOIL_DEBUG=memory does"),
       field("unit_names", &HydrofoilOptions::unit_names, "modules that stay one unit, as named_modules() names them"),
   };
   return section;

@@ -46,7 +46,7 @@ struct HydrofoilOptions {
   int64_t unit_min_bytes = 1 << 20;     // adjacent units below this size merge
   double collective_timeout_s = 600.0;  // deadline of every collective
   CommBackend backend = CommBackend::kAuto;
-  bool debug_checks = false;            // poison released memory and check every state transition
+  bool debug_checks = false;            // released memory is filled with NaN
   std::vector<std::string> unit_names;  // modules that stay one unit, as named_modules() names them
 };
 

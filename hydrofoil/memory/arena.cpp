@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/memory/allocation.h"
@@ -89,6 +90,13 @@ void Arena::delete_slot(void* context) {
 
 void Arena::give_back(const Slot& slot) {
   const std::lock_guard lock(mutex_);
+  if (poison_) {
+    if (device_.is_cpu()) {
+      std::memset(regions_[slot.region].base + slot.offset, 0xff, slot.num_bytes);
+    } else {
+      slot.device_memory.fill_(0xff);
+    }
+  }
   in_use_bytes_ -= slot.num_bytes;
   if (!device_.is_cpu()) return;
   regions_[slot.region].ranges.give_back(slot.offset, slot.num_bytes);
@@ -107,6 +115,11 @@ int64_t Arena::peak_bytes() const {
 void Arena::reset_peak() {
   const std::lock_guard lock(mutex_);
   peak_bytes_ = in_use_bytes_;
+}
+
+void Arena::poison_released() {
+  const std::lock_guard lock(mutex_);
+  poison_ = true;
 }
 
 void Arena::trim() {

@@ -36,6 +36,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   [[nodiscard]] int64_t in_use_bytes() const;
   [[nodiscard]] int64_t peak_bytes() const;
   void reset_peak();
+  // Debug: from now on a slot that returns is filled with NaN of every floating dtype (all bits set).
+  void poison_released();
 
   // Gives the pages of free ranges back to the system.
   void trim();
@@ -64,6 +66,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   int owner_process_ = 0;
   int64_t in_use_bytes_ = 0;
   int64_t peak_bytes_ = 0;
+  bool poison_ = false;
 };
 
 }  // namespace hydrofoil::memory

@@ -5,9 +5,9 @@
 #include <ATen/ops/where.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/transitions.h"
 #include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::zero {
@@ -47,7 +47,7 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
       dtype_(dtype),
       trainable_(trainable),
       sharded_(sharding.parameters),
-      poison_(sharding.poison_released && at::isFloatingType(dtype)),
+      log_states_(sharding.log_states),
       shard_rank_(sharding.shard_rank),
       device_(slots_.at(0).parameter.device()),
       arena_(std::move(arena)) {
@@ -56,7 +56,7 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
   const auto element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
   const bool owns_slice = sharding.optimizer_states || sharding.parameters;
   // Poison needs memory that nobody else reads.
-  const bool share = slice_arena != nullptr && owns_slice && !poison_;
+  const bool share = slice_arena != nullptr && owns_slice && !sharding.poison_released;
   const FlatLayout layout = layout_flat(numels, sharding.num_shards, memory::alignment_bytes(device_) / element_bytes,
                                         share ? memory::kPageBytes / element_bytes : 0);
   padded_numel_ = layout.padded_numel;
@@ -171,6 +171,13 @@ void FlatGroup::finish(const comm::Group& group, bool broadcast) {
   note_versions();
 }
 
+void FlatGroup::move_to(State next) {
+  static constexpr Transitions<3> kTransitions = {
+      .names = {"released", "gathering", "gathered"},
+      .allowed = {{{false, true, false}, {true, false, true}, {true, false, false}}}};
+  kTransitions.move(state_, next, "unit", unit_name_, log_states_);
+}
+
 void FlatGroup::start_gather(const comm::Group& group, const comm::OpInfo& info) {
   HYDROFOIL_ASSERT(sharded_ && state_ == State::kReleased, unit_name_);
   if (!shared()) {
@@ -178,14 +185,14 @@ void FlatGroup::start_gather(const comm::Group& group, const comm::OpInfo& info)
     const auto options = at::TensorOptions().dtype(dtype_).device(device_);
     gather_ = group.all_gather(owned_model_, at::from_blob(slot_.get(), {padded_numel_}, options), info);
   }
-  state_ = State::kGathering;
+  move_to(State::kGathering);
 }
 
 void FlatGroup::finish_gather() {
   if (state_ != State::kGathering) return;
   gather_.wait();
   attach_parameters(shared() ? slices_->data() : static_cast<char*>(slot_.get()), nullptr);
-  state_ = State::kGathered;
+  move_to(State::kGathered);
 }
 
 void FlatGroup::release() {
@@ -198,12 +205,10 @@ void FlatGroup::release() {
                                        // says so
     }
   }
-  if (poison_)
-    at::from_blob(slot_.get(), {padded_numel_}, owned_model_.options()).fill_(std::numeric_limits<double>::quiet_NaN());
   for (size_t i = 0; i < slots_.size(); ++i) storages_[i].detach(messages_[i]);
   slot_.clear();
   gather_ = comm::Work();
-  state_ = State::kReleased;
+  move_to(State::kReleased);
 }
 
 at::Tensor FlatGroup::full() const {

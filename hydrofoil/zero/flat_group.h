@@ -40,6 +40,7 @@ class FlatGroup {
   // copy. Collective.
   void finish(const comm::Group& group, bool broadcast);
 
+  [[nodiscard]] const std::string& unit_name() const { return unit_name_; }
   [[nodiscard]] const std::vector<ParameterSlot>& slots() const { return slots_; }
   [[nodiscard]] bool trainable() const { return trainable_; }
   [[nodiscard]] at::ScalarType dtype() const { return dtype_; }
@@ -105,6 +106,7 @@ class FlatGroup {
   void abandon();
 
  private:
+  void move_to(State next);
   void attach_parameters(char* base, const std::shared_ptr<void>& owner);
   void build_segments();
   [[nodiscard]] bool in_its_storage(size_t i) const;
@@ -115,7 +117,7 @@ class FlatGroup {
   const at::ScalarType dtype_;
   const bool trainable_;
   const bool sharded_;
-  const bool poison_;
+  const bool log_states_;
   const int shard_rank_;
   const c10::Device device_;
   std::shared_ptr<memory::Arena> arena_;

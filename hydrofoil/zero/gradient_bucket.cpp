@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/transitions.h"
 #include "hydrofoil/kernels/cast.h"
 #include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/memory/allocation.h"
@@ -89,6 +90,15 @@ void GradientBucket::drop_views() {
   }
 }
 
+void GradientBucket::move_to(State next) {
+  static constexpr Transitions<4> kTransitions = {.names = {"empty", "filling", "reducing", "reduced"},
+                                                  .allowed = {{{false, true, false, false},
+                                                               {true, false, true, false},
+                                                               {true, false, false, true},
+                                                               {true, true, false, false}}}};
+  kTransitions.move(state_, next, "gradients of unit", group_.unit_name(), sharding_.log_states);
+}
+
 void GradientBucket::begin_filling() {
   if (sharding_.gradients) {
     // A gradient assigned since the last reduction goes into this one.
@@ -119,7 +129,7 @@ void GradientBucket::begin_filling() {
     }
     if (end < bucket_.numel()) bucket_.narrow(0, end, bucket_.numel() - end).zero_();
   }
-  state_ = State::kFilling;
+  move_to(State::kFilling);
 }
 
 namespace {
@@ -237,7 +247,7 @@ void GradientBucket::start_reduce(const comm::Group& group, const comm::OpInfo& 
   HYDROFOIL_ASSERT(state_ != State::kReducing);
   close_filling();
   make_owned_gradient();
-  state_ = State::kReducing;
+  move_to(State::kReducing);
   if (group.size() == 1) return;
   auto op = options.average ? comm::ReduceOp::kAvg : comm::ReduceOp::kSum;
   postscale_ = 1.0;
@@ -291,7 +301,7 @@ void GradientBucket::finish_reduce() {
   if (shown_.defined()) shown_.detach(kSharded);
   filled_.assign(filled_.size(), false);
   reduced_before_ = true;
-  state_ = State::kReduced;
+  move_to(State::kReduced);
 }
 
 void GradientBucket::reset() {
@@ -311,7 +321,7 @@ void GradientBucket::reset() {
   earlier_.reset();
   filled_.assign(filled_.size(), false);
   reduced_before_ = false;
-  state_ = State::kEmpty;
+  if (state_ != State::kEmpty) move_to(State::kEmpty);
 }
 
 }  // namespace hydrofoil::zero

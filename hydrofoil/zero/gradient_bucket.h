@@ -62,6 +62,7 @@ class GradientBucket {
 
  private:
   void make_owned_gradient();
+  void move_to(State next);
   void begin_filling();
   void show_as(at::ScalarType dtype);
   void replace_owned_part(size_t i, const at::Tensor& gradient);

@@ -100,9 +100,13 @@ void GradientReducer::launch(size_t u) {
 }
 
 void GradientReducer::settle(size_t max_in_flight) {
+  // Where ranks may part ways none is ever waited for: what takes part in the others' gathers is this thread.
+  const auto patience = options_.join_divergent_units ? std::chrono::milliseconds(0) : kPatience;
   while (in_flight_.size() > max_in_flight && !diverged_) {
     for (const auto& bucket : units_[in_flight_.front()]->buckets) {
-      if (!bucket->reduction_ends_within(kPatience)) diverged_ = true;
+      if (bucket->reduction_ends_within(patience)) continue;
+      if (options_.join_divergent_units) return;
+      diverged_ = true;
     }
     if (!diverged_) finish_oldest();
   }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/agree.h"
 #include "hydrofoil/kernels/gradient_stats.h"
 #include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/memory/allocation.h"
@@ -17,7 +18,7 @@ namespace hydrofoil::zero {
 namespace {
 
 // What each rank tells the others, as 64-bit words.
-enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kPlanHash, kNumWords };
+enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kUnitHash, kNumWords };
 
 kernels::GradientStats stats_of(const at::Tensor& gradient) {
   if (gradient.is_cpu()) {
@@ -61,7 +62,7 @@ void measure(Runtime& runtime, int64_t* words) {
     }
   }
   words[kSumOfSquares] = std::bit_cast<int64_t>(sum);
-  words[kPlanHash] = static_cast<int64_t>(runtime.gatherer().plan_hash());
+  words[kUnitHash] = static_cast<int64_t>(runtime.gatherer().record()->hash());
 }
 
 // Names the rank whose own backward brought the first non-finite gradient; where none did (the reduction overflowed), a
@@ -90,7 +91,9 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   at::Tensor all = mine;
   if (size > 1) {
     all = at::empty({size * kNumWords}, at::kLong);
-    group.all_gather(mine, all, {"gradient summary", op_signature(OpKind::kControl, 2)}).wait();
+    comm::OpInfo info{"gradient summary", op_signature(OpKind::kControl, 2)};
+    info.history = runtime.gatherer().record();
+    group.all_gather(mine, all, std::move(info)).wait();
   }
   const int64_t* words = all.data_ptr<int64_t>();
   const bool sharded = runtime.sharding().optimizer_states;
@@ -99,16 +102,14 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   for (int rank = 0; rank < size; ++rank) {
     const int64_t* of_rank = words + rank * kNumWords;
     if (sharded || rank == 0) sum += std::bit_cast<double>(of_rank[kSumOfSquares]);
-    if (of_rank[kPlanHash] != words[kPlanHash]) {
-      throw CommError(detail::concat(
-          "rank ", rank, " ran the units of the model in another order than rank 0 (plan hash ", of_rank[kPlanHash],
-          " against ", words[kPlanHash], "): every rank must call the same modules in the same order"));
-    }
+    if (of_rank[kUnitHash] != words[kUnitHash])
+      comm::throw_different_history(group, "step", *runtime.gatherer().record());
     if (of_rank[kNonFinite] != 0) summary.finite = false;
   }
   if (!summary.finite) name_origin(words, size, runtime.parameters(), summary);
   if (!std::isfinite(sum)) summary.finite = false;
   summary.norm = std::sqrt(sum);
+  runtime.gatherer().record()->restart();
   return summary;
 }
 

@@ -20,8 +20,8 @@ struct GradientSummary {
   int64_t micro_step = -1;
 };
 
-// Norm and overflow check in one pass over this rank's gradients, and one exchange. Also checks that all ranks recorded
-// the same plan.
+// Norm and overflow check in one pass over this rank's gradients, and one exchange. Also checks that all ranks ran the
+// same units in the same order: CommError names the first that differs, on each rank.
 [[nodiscard]] GradientSummary summarize_gradients(Runtime& runtime);
 
 // One fused pass over each owned slice. `groups`: hyperparameters of each optimizer group. `step` counts from 1.

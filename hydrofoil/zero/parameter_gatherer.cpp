@@ -19,14 +19,28 @@ namespace hydrofoil::zero {
 // through that graph reads them where no hook of a module tells.
 // A unit that several scopes share (merged small modules) is not released between them but when another unit comes.
 
+namespace {
+
+constexpr int64_t kMaxGroups = 1 << 16;  // of a unit
+
+std::vector<std::string> names_of(const std::vector<std::unique_ptr<Unit>>& units) {
+  std::vector<std::string> names;
+  for (const auto& unit : units) names.push_back(unit->name);
+  return names;
+}
+
+}  // namespace
+
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
-                                     std::vector<std::string> scope_names, comm::Group group, bool overlap,
-                                     ErrorTranslator translate_hook_error)
+                                     std::vector<std::string> scope_names, comm::Group group,
+                                     const ReductionOptions& options, ErrorTranslator translate_hook_error)
     : units_(units),
       scopes_(std::move(scopes)),
       scope_names_(std::move(scope_names)),
       group_(std::move(group)),
-      overlap_(overlap),
+      overlap_(options.overlap),
+      join_(options.join_divergent_units),
+      record_(std::make_shared<UnitRecord>(names_of(units_))),
       translate_hook_error_(std::move(translate_hook_error)),
       states_(units.size()) {
   for (const auto& unit : units_) {
@@ -78,7 +92,15 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
     // No backward follows: what is outside must not see, or write, parameters that merely linger.
     if (active_.empty() && !in_backward() && !at::GradMode::is_enabled()) release_lingering();
   }
-  if (!failed) raise_if_written();
+  if (failed) return;
+  // What the program does next may wait for the other ranks: they must not need this one for their forward.
+  if (join_ && active_.empty() && !in_backward())
+    group_.barrier({.unit = "end of forward", .joinable = comm::Joinable{}});
+  raise_if_written();
+}
+
+void ParameterGatherer::meet(const char* where) {
+  if (join_) group_.barrier({where, op_signature(OpKind::kControl, 3)});
 }
 
 void ParameterGatherer::watch_input(const std::shared_ptr<Invocation>& invocation, const at::Tensor& tensor) {
@@ -190,10 +212,30 @@ void ParameterGatherer::release_lingering() {
   }
 }
 
+// Where all ranks run the same units, the signature covers what they ran before: ranks that part ways are found at the
+// next gather, even where they gather the same unit, one ahead of its use and the other because it is used.
+comm::OpInfo ParameterGatherer::gather_info(int u, size_t g) const {
+  comm::OpInfo info{units_[u]->name, op_signature(OpKind::kGather, u)};
+  if (join_) {
+    // Forward goes through the units upwards, backward downwards after it: the rank that is behind comes first.
+    const auto num_units = static_cast<int64_t>(units_.size());
+    info.joinable = {.id = u * kMaxGroups + static_cast<int64_t>(g), .place = in_backward() ? 2 * num_units - u : u};
+  } else {
+    info.signature ^= record_->hash();
+    info.history = record_;
+  }
+  return info;
+}
+
+at::Tensor ParameterGatherer::contribution(const std::vector<std::unique_ptr<Unit>>& units, int64_t id) {
+  return units.at(id / kMaxGroups)->groups.at(id % kMaxGroups)->owned_model();
+}
+
 void ParameterGatherer::start(int u) {
-  for (auto& group : units_[u]->groups) {
+  for (size_t g = 0; g < units_[u]->groups.size(); ++g) {
+    auto& group = units_[u]->groups[g];
     if (!group->sharded() || group->state() != FlatGroup::State::kReleased) continue;
-    group->start_gather(group_, {units_[u]->name, op_signature(OpKind::kGather, u)});
+    group->start_gather(group_, gather_info(u, g));
   }
 }
 
@@ -205,8 +247,9 @@ void ParameterGatherer::acquire(int u) {
   try {
     // Units that only linger make room first; the order is the same on every rank.
     release_lingering();
+    if (!lingered && !join_) record_->add(u);
     start(u);
-    if (!lingered) follow_plan(u);
+    if (!lingered && !join_) follow_plan(u);
     for (auto& group : units_[u]->groups) group->finish_gather();
   } catch (...) {
     --state.holds;
@@ -283,19 +326,6 @@ void ParameterGatherer::release_idle() {
     if (states_[u].idle != Idle::kNo) release_now(static_cast<int>(u));
   }
   raise_if_written();
-}
-
-uint64_t ParameterGatherer::plan_hash() const {
-  uint64_t hash = 1469598103934665603ULL;  // FNV-1a over the recorded orders
-  const auto mix = [&](uint64_t value) {
-    hash ^= value;
-    hash *= 1099511628211ULL;
-  };
-  for (const auto& [grad_mode, plan] : plans_) {
-    mix(grad_mode ? 2 : 1);
-    for (const int u : plan.order) mix(static_cast<uint64_t>(u) + 3);
-  }
-  return hash;
 }
 
 }  // namespace hydrofoil::zero

@@ -13,6 +13,7 @@
 #include "hydrofoil/zero/autograd_hooks.h"
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
+#include "hydrofoil/zero/unit_record.h"
 
 namespace hydrofoil::zero {
 
@@ -34,7 +35,7 @@ struct Invocation {
 class ParameterGatherer {
  public:
   ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
-                    std::vector<std::string> scope_names, comm::Group group, bool overlap,
+                    std::vector<std::string> scope_names, comm::Group group, const ReductionOptions& options,
                     ErrorTranslator translate_hook_error);
   ~ParameterGatherer();
 
@@ -69,8 +70,15 @@ class ParameterGatherer {
   void on_backward(std::function<void()> callback) { on_backward_ = std::move(callback); }
 
   [[nodiscard]] bool in_forward() const { return !active_.empty(); }
-  // Hash of the recorded order of gathers, to compare across ranks.
-  [[nodiscard]] uint64_t plan_hash() const;
+  // What this rank has run since the last step, to compare across ranks. Nothing where ranks may part ways.
+  [[nodiscard]] const std::shared_ptr<UnitRecord>& record() const { return record_; }
+  // Joins the gathers of ranks that still run units, until all are here ("the end of backward"). Collective; does
+  // nothing but where ranks may part ways.
+  void meet(const char* where);
+  // This rank's part of a gather that others run without it; `id` is their OpInfo::joinable's.
+  [[nodiscard]] static at::Tensor contribution(const std::vector<std::unique_ptr<Unit>>& units, int64_t id);
+  // Whether ranks may part ways, so that a way out waits for the other ranks.
+  [[nodiscard]] bool joins() const { return join_; }
   [[nodiscard]] bool held(int u) const { return states_[u].holds > 0; }
 
  private:
@@ -84,6 +92,7 @@ class ParameterGatherer {
     std::vector<int> order;
   };
 
+  [[nodiscard]] comm::OpInfo gather_info(int u, size_t g) const;
   void begin_pass();
   void acquire(int u);
   void release(int u);
@@ -101,6 +110,8 @@ class ParameterGatherer {
   std::vector<std::string> scope_names_;
   comm::Group group_;
   const bool overlap_;
+  const bool join_;  // ranks may part ways: each gathers on demand, and joins the others' gathers
+  const std::shared_ptr<UnitRecord> record_;
   const ErrorTranslator translate_hook_error_;
   bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;

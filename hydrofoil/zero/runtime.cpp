@@ -13,6 +13,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/log.h"
+#include "hydrofoil/comm/joining_group.h"
 #include "hydrofoil/memory/allocation.h"
 #include "hydrofoil/memory/host_allocator.h"
 #include "hydrofoil/memory/process_memory.h"
@@ -101,6 +102,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     slice_arena_ = gather_group_.shared_arena(comm::SharedUse::kSlices);
   }
   if (arena_ == nullptr) arena_ = memory::Arena::create(device, total_bytes + (int64_t{1} << 20));
+  if (options_.sharding.poison_released) arena_->poison_released();
   layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
   places_.resize(parameters_.size());
   missed_steps_.resize(parameters_.size());
@@ -123,8 +125,13 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     memory::trim_heap();
     freed_bytes = 0;
   }
+  options_.reduction.join_divergent_units = options_.reduction.join_divergent_units && options_.sharding.parameters;
+  if (options_.reduction.join_divergent_units) {  // not before: the units may share memory over the plain group
+    gather_group_ = comm::make_joining_group(
+        gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
+  }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
-                                                  options_.reduction.overlap, options_.translate_hook_error);
+                                                  options_.reduction, options_.translate_hook_error);
   gatherer_->on_backward([this] { notice_backward(); });
   install_hooks();
   arena_->trim();
@@ -230,6 +237,7 @@ void Runtime::notice_backward() {
   queue_backward_callback(
       [this, alive = std::weak_ptr<int>(alive_)] {
         if (alive.expired()) return;
+        gatherer_->meet("end of backward");
         reducer_->end_round();
         gatherer_->finish_backward();
         backward_noticed_ = false;  // not before: after a failure recover() has work to do
@@ -294,6 +302,8 @@ std::vector<int64_t> Runtime::enter_access(const std::vector<int64_t>& parameter
     // Inside forward what is computed with them needs them again in backward.
     if (gatherer_->in_forward() && at::GradMode::is_enabled()) gatherer_->access(u);
   }
+  // A rank that has what it wants must not leave before the others have.
+  if (!gatherer_->in_forward()) gatherer_->meet("GatheredParameters");
   std::vector<int64_t> versions;
   for (const int64_t p : parameters) versions.push_back(static_cast<int64_t>(parameters_[p].parameter._version()));
   return versions;
@@ -357,6 +367,7 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::ve
 
 void Runtime::prepare_step() {
   recover();
+  gatherer_->meet("step");
   reducer_->complete_window();
   gatherer_->release_idle();
   for (auto& unit : units_) {
@@ -626,6 +637,7 @@ void Runtime::destroy(bool gather) {
       for (auto& group : units_[u]->groups) group->dissolve();
       gatherer_->drop(static_cast<int>(u));
     }
+    gatherer_->meet("destroy");
   }
   for (auto& parameter : parameters_) parameter.parameter.mutable_grad().reset();
   reducer_.reset();

@@ -26,7 +26,8 @@ struct Sharding {
   // has freed. Not where others keep views of them (client optimizers).
   bool passing_gradients = false;
 
-  bool poison_released = false;  // debug: fill gathered memory with NaN when it is released
+  bool poison_released = false;  // debug: memory of gathered units and gradients is NaN after its release
+  bool log_states = false;       // debug: log each transition of units and gradient buckets
 
   // With one rank nothing is cut, whatever the stage. Throws InvalidArgument unless 0 <= stage <= 3.
   [[nodiscard]] static Sharding of_stage(int stage, int shard_rank, int num_shards);
@@ -38,6 +39,8 @@ struct ReductionOptions {
   bool prescale = false;  // divide by `predivide_factor` before the sum, by num_shards / factor after it
   double predivide_factor = 1.0;
   bool overlap = true;  // reductions and prefetched gathers run beside the compute; never changes bits
+  // Ranks may run different units, and join each other's gathers: there is no order to prefetch along.
+  bool join_divergent_units = false;
 };
 
 // One parameter in a flat group. Offsets and counts are in elements.

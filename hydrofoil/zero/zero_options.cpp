@@ -23,6 +23,12 @@ const std::vector<std::pair<std::string, OffloadDevice>>& device_names() {
   return names;
 }
 
+const std::vector<std::pair<std::string, DivergentUnits>>& divergence_names() {
+  static const std::vector<std::pair<std::string, DivergentUnits>> names = {{"error", DivergentUnits::kError},
+                                                                            {"join", DivergentUnits::kJoin}};
+  return names;
+}
+
 Field device_field() {
   return choice("device", &OffloadOptions::device, device_names(),
                 "where this state lives; none: the device; cpu on a CPU device is the device itself; nvme, and cpu on "
@@ -186,6 +192,9 @@ Section make_section() {
       nested("offload_param", &ZeroOptions::offload_param, offload_param_section()),
       nested("offload_optimizer", &ZeroOptions::offload_optimizer, offload_optimizer_section()),
       nested("leaf_module", &ZeroOptions::leaf_module, leaf_module_section()),
+      choice("divergent_units", &ZeroOptions::divergent_units, divergence_names(),
+             "stage 3: a unit that some ranks run and others do not is an error that names it on each rank, or the "
+             "others join its collectives, which costs an exchange a unit and the prefetching"),
       field("stage3_gather_16bit_weights_on_model_save", &ZeroOptions::gather_16bit_weights_on_model_save,
             "stage 3: save_16bit_model may gather the full weights")
           .alias("gather_16bit_weights_on_model_save")

@@ -20,6 +20,9 @@ struct OffloadOptions {
   double ratio = 1.0;                    // of the optimizer states; below 1 with stage 3 only
 };
 
+// What becomes of a unit that only some ranks run (stage 3; below it the others contribute zeros anyway).
+enum class DivergentUnits { kError, kJoin };
+
 // Modules that stay one unit whatever they contain (DeepSpeed's z3 leaf modules).
 struct LeafModuleOptions {
   std::vector<std::string> names;  // names in the module tree, as named_modules() gives them
@@ -31,6 +34,7 @@ struct ZeroOptions {
   OffloadOptions offload_param;      // tier of the sharded parameters
   OffloadOptions offload_optimizer;  // tier of the optimizer states
   LeafModuleOptions leaf_module;
+  DivergentUnits divergent_units = DivergentUnits::kError;
   bool gather_16bit_weights_on_model_save = false;  // stage 3: save_16bit_model may gather the full weights
   bool enable_sanity_checks = false;                // turns on the engine's debug checks
 

@@ -88,7 +88,11 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* k
     }
     result = PyObject_Vectorcall(boundary->forward, args, nargsf, kwnames);
     if (result == nullptr) return nullptr;
-    unit_call->leave();
+    {
+      std::optional<py::gil_scoped_release> no_gil;
+      if (runtime.gatherer().joins()) no_gil.emplace();  // it waits for the other ranks
+      unit_call->leave();
+    }
     bool watched = false;
     const auto watch = [&](const at::Tensor& tensor) { watched = unit_call->output(tensor) || watched; };
     visit_tensors(result, watch, /*plain_objects=*/true);

@@ -50,6 +50,49 @@ TEST_P(CommErrors, DisagreementIsNamedOnEveryRank) {
   }
 }
 
+class Ran : public RunHistory {
+ public:
+  Ran(int64_t first, std::vector<std::string> units) : part_{first, std::move(units)} {}
+  Part recent() const override { return part_; }
+
+ private:
+  Part part_;
+};
+
+TEST_P(CommErrors, DisagreementNamesTheFirstUnitThatDiffers) {
+  const auto groups = connect_threads(GetParam(), 3, 1);
+  std::vector<std::string> errors(3);
+  run_ranks(3, [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    OpInfo info{"head", static_cast<uint64_t>(1 + rank)};
+    info.history = rank == 0   ? std::make_shared<Ran>(1, std::vector<std::string>{"a", "b", "c", "d"})
+                   : rank == 1 ? std::make_shared<Ran>(2, std::vector<std::string>{"b", "x", "c"})
+                               : std::make_shared<Ran>(1, std::vector<std::string>{"a", "b"});
+    errors[static_cast<size_t>(rank)] = error_of<CommError>([&] { group.barrier(info); });
+  });
+  for (const auto& error : errors) {
+    expect_contains(error, {"Unit 3 since the last step is the first that differs: rank 0 ran c; rank 1 ran x; rank 2 "
+                            "ran nothing more"});
+  }
+}
+
+// Without `debug` c10d compares only what has a signature.
+TEST_P(CommErrors, DebugComparesEveryCollective) {
+  const auto groups = connect_threads(GetParam(), 2, 1, {.debug = true});
+  std::vector<std::string> errors(2);
+  run_ranks(2, [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    group.barrier();
+    at::Tensor buffer = at::zeros({rank == 0 ? 8 : 16});
+    errors[static_cast<size_t>(rank)] =
+        error_of<CommError>([&] { group.all_reduce(buffer, ReduceOp::kSum, {.unit = "sum"}).wait(); });
+  });
+  for (const auto& error : errors) {
+    expect_contains(error, {"disagree at operation 2", "rank 0: all_reduce of unit sum (numel 8",
+                            "rank 1: all_reduce of unit sum (numel 16"});
+  }
+}
+
 TEST_P(CommErrors, AgreementNamesTheFirstDifferenceOfEachRank) {
   const auto groups = connect_threads(GetParam(), 3, 1);
   std::vector<std::string> errors(3);

@@ -374,6 +374,44 @@ def debug_keys() -> None:
     assert losses[0] == losses[1] == losses[2]
 
 
+def debug_environment() -> None:
+    """HYDROFOIL_DEBUG logs what it checks, by name, and changes no bit; an unknown word is an error."""
+    import contextlib
+    import tempfile
+
+    @contextlib.contextmanager
+    def stderr_to(file: Any) -> Any:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+    losses = []
+    logs = []
+    try:
+        for words in ("", "memory", "memory,comm|state"):
+            os.environ["HYDROFOIL_DEBUG"] = words
+            with tempfile.TemporaryFile("w+") as file:
+                with stderr_to(file):
+                    engine = hydrofoil.initialize(model=plain(), config=models.config(3))[0]
+                    losses.append(models.train(engine, 2))
+                    engine.destroy()
+                file.seek(0)
+                logs.append(file.read())
+        os.environ["HYDROFOIL_DEBUG"] = "comms"
+        raises(ValueError, lambda: hydrofoil.initialize(model=plain(), config=models.config(3)), "comms", "'comm'")
+    finally:
+        del os.environ["HYDROFOIL_DEBUG"]
+    assert losses[0] == losses[1] == losses[2]
+    assert "state: " not in logs[1] and "comm: group" not in logs[1]
+    for line in ("state: unit blocks.1: released -> gathering", "state: unit blocks.1: gathering -> gathered",
+                 "state: gradients of unit blocks.1: empty -> filling", "all_gather of unit blocks.1 (numel"):
+        assert line in logs[2], f"{line!r} is not in the log"
+
+
 def timeout_key() -> None:
     """The deadline of a collective is hydrofoil.collective_timeout_s."""
     import time

@@ -72,6 +72,20 @@ def other_order_on_one_rank(backend: str) -> str:
         return _error_of(lambda: train(loop, 1), 15.0)
 
 
+def one_backward_more(stage: int) -> str:
+    """One rank reduces once more where the others step."""
+    with engine_loop(Network(), config(stage, collective_timeout_s=60.0)) as loop:
+        train(loop, 1)
+
+        def body() -> None:
+            loop.backward(network_loss(1))
+            if loop.rank == 0:
+                loop.backward(network_loss(2))
+            loop.step()
+
+        return _error_of(body, 20.0)
+
+
 def one_rank_raises(backend: str, stage: int) -> str:
     """A rank that leaves the step with an exception of its own: the others learn who did not arrive, at the deadline."""
     with engine_loop(Network(), config(stage, backend=backend, collective_timeout_s=2.0)) as loop:

@@ -38,7 +38,7 @@ def test_optimizer_state_dict_keeps_missed_steps(stage: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("case", ["training_data", "model_parameters", "schedulers", "printed_keys", "casting_keys", "debug_keys"])
+@pytest.mark.parametrize("case", ["training_data", "model_parameters", "schedulers", "printed_keys", "casting_keys", "debug_keys", "debug_environment"])
 def test_case(case: str, size: int) -> None:
     world(size).run(CASES + case)
 

@@ -57,7 +57,7 @@ class World:
             self._pipes.append(here)
             self._processes.append(process)
         for rank, pipe in enumerate(self._pipes):
-            if not pipe.poll(120) or pipe.recv() != "ready":
+            if not pipe.poll(600) or pipe.recv() != "ready":
                 raise RuntimeError(f"rank {rank} did not start")
         self.usable = True
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/comm/detail/text.h"
 
 namespace hydrofoil::comm::detail {
@@ -45,6 +46,18 @@ void record_inputs_ready(Operation& operation) {
   if (!buffer.defined() || buffer.is_cpu()) return;
   operation.inputs_ready = std::make_shared<c10::Event>(buffer.device().type());
   operation.inputs_ready->record(c10::impl::VirtualGuardImpl(buffer.device().type()).getStream(buffer.device()));
+}
+
+uint64_t mix(uint64_t signature, uint64_t sequence) {
+  return (signature * 1099511628211ULL ^ sequence) * 1099511628211ULL | 1;
+}
+
+// Measured from the call, so that the time in the queue counts too.
+void log_end(const WorkState& state, const std::exception_ptr& error) {
+  const auto took = std::chrono::steady_clock::now() - state.called;
+  log_info("comm: group ", state.group, ", channel ", state.channel, ", operation ", state.operation.sequence, ": ",
+           describe(state.operation), error ? " failed after " : " took ",
+           std::chrono::duration_cast<std::chrono::microseconds>(took).count(), " us");
 }
 
 }  // namespace
@@ -116,10 +129,13 @@ Work Channel::submit(Operation operation) {
   state->group = options_.name;
   state->board = backend_->board();
   state->channel = backend_->channel();
+  if (options_.debug) state->called = std::chrono::steady_clock::now();
   {
     const std::lock_guard lock(mutex_);
     if (!is_point_to_point(state->operation.kind)) {
       state->operation.sequence = ++sequence_;
+      // Not 0, so that every backend compares the operation across ranks; the same on all that agree.
+      if (options_.debug) state->operation.info.signature = mix(state->operation.info.signature, sequence_);
       if (state->board) state->board->issue(state->channel, sequence_);
     }
     if (!backend_->runs_inline()) {
@@ -176,6 +192,7 @@ void Channel::execute(WorkState& state) {
     }
     backend_->leave(failure);
   }
+  if (options_.debug) log_end(state, error);
   if (state.operation.info.on_end) std::exchange(state.operation.info.on_end, nullptr)(error);
   state.finish(error);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -24,6 +25,7 @@ struct WorkState {
   std::shared_ptr<StatusBoard> board;  // null where there is nobody to wait for
   int channel = 0;
   std::string group;
+  std::chrono::steady_clock::time_point called;  // with GroupOptions::debug
 
   std::mutex mutex;
   std::condition_variable finished;

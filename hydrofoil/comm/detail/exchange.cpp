@@ -6,6 +6,7 @@
 #include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/detail/dtype.h"
+#include "hydrofoil/comm/detail/explain.h"
 #include "hydrofoil/comm/detail/futex.h"
 #include "hydrofoil/comm/detail/reduce.h"
 #include "hydrofoil/comm/detail/text.h"
@@ -358,7 +359,7 @@ void Exchange::meet(Call& call) {
   ++step_;
 }
 
-void Exchange::check_agreement(const Call& call) const {
+void Exchange::check_agreement(const Call& call) {
   const OpHeader& own = block(rank()).headers[step_ % 2];
   bool agreed = true;
   for (int peer = 0; peer < size_; ++peer) agreed = agreed && same(own, block(peer).headers[step_ % 2]);
@@ -369,7 +370,25 @@ void Exchange::check_agreement(const Call& call) const {
     const OpHeader& header = block(peer).headers[step_ % 2];
     text += concat(peer == 0 ? " " : "; ", "rank ", peer, ": ", describe_header(header));
   }
-  throw CommError(text);
+  throw CommError(text + '.' + compare_histories(call));
+}
+
+// Every rank sees a disagreement, so that one step more finds all of them.
+std::string Exchange::compare_histories(const Call& call) {
+  ++step_;
+  const std::string own = pack_history(call.operation.info.history.get());
+  std::memcpy(own_slot(), own.c_str(), own.size() + 1);
+  raise_to(block(rank()).posted, step_);
+  std::vector<std::string> packed;
+  try {
+    for (int peer = 0; peer < size_; ++peer) {
+      if (peer != rank()) wait_for(call, peer, block(peer).posted, step_);
+      packed.emplace_back(segment(peer).slot(options_.channel, step_));
+    }
+  } catch (const CommError&) {  // NOLINT(bugprone-empty-catch): a peer has gone; what is known is said without it
+    return "";
+  }
+  return first_difference(packed);
 }
 
 void Exchange::reduce(const Call& call, void* out, int64_t numel) {

@@ -71,7 +71,8 @@ class Exchange : public Backend {
   char* own_slot() const;
   const char* peer_slot(int peer) const;
   void meet(Call& call);
-  void check_agreement(const Call& call) const;
+  void check_agreement(const Call& call);
+  [[nodiscard]] std::string compare_histories(const Call& call);
   void reduce(const Call& call, void* out, int64_t numel);
   void wait_for(const Call& call, int peer, Signal& signal, uint32_t target) const;
   void throw_if_in_trouble(const Call& call, int peer, const Signal& signal, uint32_t target) const;

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "hydrofoil/comm/backend.h"
 #include "hydrofoil/comm/status_board.h"
@@ -28,6 +29,18 @@ struct Whereabouts {
 // Throws CommError where a peer has failed, with its reason, or where the deadline has passed, with the ranks that did
 // not arrive. Takes round trips to the board.
 void throw_if_in_trouble(const Whereabouts& where);
+
+// What a rank shows of its history: text of less than max_bytes, its end where it is longer; "" where there is none.
+// Where ranks are compared at each unit, what differs lies at the end.
+inline constexpr size_t kHistoryBytes = 8192;
+[[nodiscard]] std::string pack_history(const RunHistory* history, size_t max_bytes = kHistoryBytes);
+// " Unit 3 since the last step is the first that differs: rank 0 ran a; rank 1 ran b", from every rank's
+// pack_history();
+// "" where nothing differs.
+[[nodiscard]] std::string first_difference(const std::vector<std::string>& packed);
+// The same, collective: `share` gathers a 1-D CPU tensor of every rank.
+[[nodiscard]] std::string first_difference(const RunHistory* history, int size,
+                                           const std::function<at::Tensor(const at::Tensor&)>& share);
 
 // Throws CommError with what each rank wanted, on every rank, unless all want the same. Collective: `share` gathers a
 // 1-D CPU tensor of every rank.

@@ -4,9 +4,11 @@
 
 #include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/cpu_features.h"
+#include "hydrofoil/base/debug.h"
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/nearest.h"
+#include "hydrofoil/base/transitions.h"
 
 namespace hydrofoil {
 namespace {
@@ -29,6 +31,35 @@ TEST(Environment, RejectsWhatIsNoInteger) {
   EXPECT_THROW((void)environment_int("HYDROFOIL_TEST_INT"), InvalidArgument);
   unsetenv("HYDROFOIL_TEST_INT");
   EXPECT_EQ(environment_int("HYDROFOIL_TEST_INT"), std::nullopt);
+}
+
+TEST(DebugChecks, AreWordsOfTheEnvironment) {
+  const DebugChecks two = parse_debug_checks("memory|state");
+  EXPECT_TRUE(two.memory && two.state && !two.comm);
+  EXPECT_TRUE(parse_debug_checks("comm,memory").comm);
+  setenv("HYDROFOIL_DEBUG", "comm", 1);
+  EXPECT_TRUE(debug_checks_from_environment().comm);
+  unsetenv("HYDROFOIL_DEBUG");
+  EXPECT_FALSE(debug_checks_from_environment().comm);
+  for (const char* wrong : {"com", "memory,", ",comm", "memory comm", "1"}) {
+    EXPECT_THROW((void)parse_debug_checks(wrong), InvalidArgument) << wrong;
+  }
+}
+
+TEST(Transitions, AllowTheListedOnesAndNameTheOthers) {
+  enum class State { kOpen, kClosed };
+  static constexpr Transitions<2> kTransitions = {.names = {"open", "closed"},
+                                                  .allowed = {{{false, true}, {false, false}}}};
+  State state = State::kOpen;
+  kTransitions.move(state, State::kClosed, "door", "front", false);
+  EXPECT_EQ(state, State::kClosed);
+  try {
+    kTransitions.move(state, State::kOpen, "door", "front", false);
+    FAIL() << "no exception";
+  } catch (const InternalError& error) {
+    EXPECT_NE(std::string(error.what()).find("door front cannot go from closed to open"), std::string::npos);
+  }
+  EXPECT_EQ(state, State::kClosed);
 }
 
 TEST(CpuIsa, EnvironmentCanOnlyLowerIt) {

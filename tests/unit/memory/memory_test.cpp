@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hydrofoil/base/error.h"
@@ -48,6 +50,21 @@ TEST(Arena, TrimGivesFreePagesBack) {
   slot.clear();
   arena->trim();
   EXPECT_LT(process_memory().rss_bytes, full - (60 << 20));
+}
+
+TEST(Arena, PoisonsWhatReturnsWhenAsked) {
+  auto arena = Arena::create(kCpu, 1 << 20);
+  const auto first_value = [&] {
+    auto slot = arena->allocate(64);
+    return std::exchange(*static_cast<float*>(slot.get()), 3.0F);
+  };
+  (void)first_value();
+  EXPECT_EQ(first_value(), 3.0F);
+  arena->poison_released();
+  (void)first_value();
+  EXPECT_TRUE(std::isnan(first_value()));
+  const auto bfloat = *static_cast<const uint16_t*>(arena->allocate(64).get());
+  EXPECT_EQ(bfloat & 0x7f80, 0x7f80);  // NaN in 16 bits too
 }
 
 TEST(Arena, RejectsNegativeSizes) {

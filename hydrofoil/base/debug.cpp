@@ -1,0 +1,34 @@
+#include "hydrofoil/base/debug.h"
+
+#include "hydrofoil/base/environment.h"
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/base/nearest.h"
+
+namespace hydrofoil {
+
+DebugChecks parse_debug_checks(std::string_view text) {
+  DebugChecks checks;
+  while (true) {
+    const size_t end = text.find_first_of(",|");
+    const std::string_view word = text.substr(0, end);
+    if (word == "memory") {
+      checks.memory = true;
+    } else if (word == "comm") {
+      checks.comm = true;
+    } else if (word == "state") {
+      checks.state = true;
+    } else {
+      HYDROFOIL_CHECK_ARG(false, "HYDROFOIL_DEBUG", "got '", word, "', expected memory, comm or state, separated by ",
+                          "commas; did you mean '", nearest_name(word, {"memory", "comm", "state"}), "'?");
+    }
+    if (end == std::string_view::npos) return checks;
+    text.remove_prefix(end + 1);
+  }
+}
+
+DebugChecks debug_checks_from_environment() {
+  const auto text = environment("HYDROFOIL_DEBUG");
+  return text ? parse_debug_checks(*text) : DebugChecks{};
+}
+
+}  // namespace hydrofoil
