@@ -12,6 +12,7 @@ constexpr const char* kEmbedding = "Embedding";  // takes token ids, which have 
 
 void add_cost(ModuleCost& sum, const ModuleCost& cost) {
   sum.saved_bytes += cost.saved_bytes;
+  sum.left_by_backward_bytes += cost.left_by_backward_bytes;
   sum.forward_workspace_bytes = std::max(sum.forward_workspace_bytes, cost.forward_workspace_bytes);
   sum.backward_workspace_bytes = std::max(sum.backward_workspace_bytes, cost.backward_workspace_bytes);
   sum.forward_flops += cost.forward_flops;
@@ -152,11 +153,13 @@ void StepSimulator::backward(int index) {
       mark(u);
     }
   }
-  workspace_ += scope.cost.backward_workspace_bytes;
+  const int64_t workspace = scope.cost.backward_workspace_bytes + scope.cost.left_by_backward_bytes;
+  workspace_ += workspace;
   mark(-1);
   compute(scope, scope.cost.backward_flops, scope.cost.backward_traffic_bytes);
-  workspace_ -= scope.cost.backward_workspace_bytes;
-  activations_ -= scope.cost.saved_bytes;
+  workspace_ -= workspace;
+  activations_ += scope.cost.left_by_backward_bytes - scope.cost.saved_bytes;
+  left_by_backward_ += scope.cost.left_by_backward_bytes;
   take_gradients(scope);
   for (size_t i = scope.children.size(); i-- > 0;) backward(scope.children[i]);
   if (scope.input_has_gradient) {
@@ -267,6 +270,8 @@ void StepSimulator::settle(size_t max_in_flight) {
 }
 
 void StepSimulator::end_round() {
+  activations_ -= left_by_backward_;
+  left_by_backward_ = 0;
   if (reduces_) {
     for (; next_launch_ < reduce_order_.size(); ++next_launch_) launch(reduce_order_[next_launch_]);
     settle(0);

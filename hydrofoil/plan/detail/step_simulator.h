@@ -106,6 +106,7 @@ class StepSimulator {
   int module_ = -1;
   int64_t slots_ = 0;
   int64_t activations_ = 0;
+  int64_t left_by_backward_ = 0;
   int64_t workspace_ = 0;
 };
 
