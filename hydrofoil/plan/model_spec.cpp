@@ -1,6 +1,7 @@
 #include "hydrofoil/plan/model_spec.h"
 
 #include <algorithm>
+#include <array>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/nearest.h"
@@ -34,19 +35,36 @@ void keep_whole(ModelSpec& spec, const std::vector<std::string>& names) {
   }
 }
 
-const char* dtype_text(c10::ScalarType dtype) {
-  switch (dtype) {
-    case c10::ScalarType::Float:
-      return "float32";
-    case c10::ScalarType::BFloat16:
-      return "bfloat16";
-    case c10::ScalarType::Half:
-      return "float16";
-    case c10::ScalarType::Double:
-      return "float64";
-    default:
-      return c10::toString(dtype);
+namespace {
+
+struct Type {
+  c10::ScalarType dtype;
+  const char* name;
+  int64_t num_bytes;
+  bool floating;
+};
+constexpr std::array<Type, 7> kTypes = {{{c10::ScalarType::Float, "float32", 4, true},
+                                         {c10::ScalarType::BFloat16, "bfloat16", 2, true},
+                                         {c10::ScalarType::Half, "float16", 2, true},
+                                         {c10::ScalarType::Double, "float64", 8, true},
+                                         {c10::ScalarType::Char, "int8", 1, false},
+                                         {c10::ScalarType::Int, "int32", 4, false},
+                                         {c10::ScalarType::Long, "int64", 8, false}}};
+
+const Type& type_of(c10::ScalarType dtype) {
+  for (const auto& type : kTypes) {
+    if (type.dtype == dtype) return type;
   }
+  HYDROFOIL_CHECK_ARG(false, "plan", "dtype: got number ", static_cast<int>(dtype),
+                      " of torch, expected float32, bfloat16, float16, float64, int8, int32 or int64");
 }
+
+}  // namespace
+
+const char* dtype_text(c10::ScalarType dtype) { return type_of(dtype).name; }
+
+int64_t element_bytes(c10::ScalarType dtype) { return type_of(dtype).num_bytes; }
+
+bool is_floating(c10::ScalarType dtype) { return type_of(dtype).floating; }
 
 }  // namespace hydrofoil::plan

@@ -45,4 +45,8 @@ void keep_whole(ModelSpec& spec, const std::vector<std::string>& names);
 // "float32", "bfloat16", ...
 [[nodiscard]] const char* dtype_text(c10::ScalarType dtype);
 
+// Bytes of an element. Throws InvalidArgument for a dtype that no parameter can have. (c10::elementSize needs libc10.)
+[[nodiscard]] int64_t element_bytes(c10::ScalarType dtype);
+[[nodiscard]] bool is_floating(c10::ScalarType dtype);
+
 }  // namespace hydrofoil::plan

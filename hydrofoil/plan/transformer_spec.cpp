@@ -129,7 +129,7 @@ ModuleCost embedding_cost(const Sizes& sizes, int64_t num) {
 
 Sizes sizes_of(const BatchShape& batch, c10::ScalarType dtype) {
   Sizes sizes;
-  sizes.element = static_cast<int64_t>(c10::elementSize(dtype));
+  sizes.element = element_bytes(dtype);
   sizes.batch = batch.micro_batch_size;
   sizes.length = batch.sequence_length;
   sizes.tokens = memory::checked_multiply(batch.micro_batch_size, batch.sequence_length, "plan");

@@ -16,7 +16,7 @@ constexpr const char* kFunction = "plan";
 constexpr int64_t kMasterBytes = 4;  // masters and optimizer states are fp32
 
 int64_t bytes_of(int64_t numel, c10::ScalarType dtype) {
-  return checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), kFunction);
+  return checked_multiply(numel, element_bytes(dtype), kFunction);
 }
 
 // Bytes that an arena slot takes.
@@ -70,7 +70,7 @@ UnitBytes bytes_of_shapes(const std::vector<Shape>& shapes, const Settings& sett
   }
   for (const auto& [key, numels] : groups) {
     const auto [dtype, trainable] = key;
-    const int64_t alignment = settings.alignment_bytes / static_cast<int64_t>(c10::elementSize(dtype));
+    const int64_t alignment = settings.alignment_bytes / element_bytes(dtype);
     const zero::FlatLayout layout = zero::layout_flat(numels, settings.world_size, alignment);
     const int64_t full = bytes_of(layout.padded_numel, dtype);
     unit.full_bytes += full;
@@ -95,13 +95,13 @@ StateBytes& StateBytes::operator+=(const StateBytes& other) {
 }
 
 c10::ScalarType stored_dtype(const ParameterSpec& parameter, const Settings& settings) {
-  return settings.model_dtype && c10::isFloatingType(parameter.dtype) ? *settings.model_dtype : parameter.dtype;
+  return settings.model_dtype && is_floating(parameter.dtype) ? *settings.model_dtype : parameter.dtype;
 }
 
 zero::UnitLayout layout_units(const ModelSpec& spec, const Settings& settings) {
   std::vector<zero::ParameterSize> sizes;
   for (const auto& parameter : spec.parameters) {
-    sizes.push_back({parameter.numel, static_cast<int64_t>(c10::elementSize(stored_dtype(parameter, settings)))});
+    sizes.push_back({parameter.numel, element_bytes(stored_dtype(parameter, settings))});
   }
   return zero::plan_units(spec.modules, sizes, settings.unit_min_bytes);
 }
