@@ -56,7 +56,7 @@ struct Sizes {
     return bytes(2 * query + 2 * key) + batch * heads * length * kWide;
   }
   [[nodiscard]] int64_t composed_attention_saved() const {
-    return bytes(2 * query + 2 * key) + bytes(query + key) + 3 * batch * heads * length * length * element;
+    return bytes(2 * query + 2 * key) + 3 * batch * heads * length * length * element;
   }
   // Products of queries with keys and of weights with values; a causal kernel leaves half of them out.
   [[nodiscard]] double attention_flops() const {
