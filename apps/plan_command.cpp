@@ -12,6 +12,8 @@
 #include "hydrofoil/plan/advise.h"
 #include "hydrofoil/plan/byte_size.h"
 #include "hydrofoil/plan/report.h"
+#include "hydrofoil/plan/roofs_json.h"
+#include "hydrofoil/storage/file.h"
 
 namespace hydrofoil {
 namespace {
@@ -66,6 +68,8 @@ PlanArguments parse_plan_arguments(std::span<const std::string> arguments) {
   line.add_flag("--checkpointing", &result.checkpointing, "Blocks run their forward again in backward", "Job");
   line.add_text("--device", "DEVICE", &device, "cpu or cuda (default: cuda where a GPU is visible)", "Job");
   line.add_text("--memory", "SIZE", &memory, "Memory of a rank, e.g. 24GiB: what does not fit is refused", "Job");
+  line.add_text("--roofs", "FILE", &result.roofs,
+                "Speeds of the machine as JSON, for the predicted time (docs/plan.md)", "Job");
   line.add_flag("--json", &result.json, "Print JSON, with the timeline of one step, instead of a table", "Output");
   line.set_usage("hydrofoil plan --config FILE --model PATH [OPTIONS]");
   line.set_footer(kFooter);
@@ -101,6 +105,10 @@ int plan_command(const PlanArguments& arguments, std::ostream& out, std::ostream
   question.batch.sequence_length = arguments.sequence_length.value_or(model_positions(model));
   question.batch.checkpointing = arguments.checkpointing;
   question.roofs.overlaps = !arguments.cpu_device;
+  if (arguments.roofs) {
+    constexpr int64_t kMaxBytes = 1 << 16;
+    question.roofs = plan::parse_roofs(storage::read_file(*arguments.roofs, kMaxBytes), *arguments.roofs);
+  }
   question.spec = [&](const plan::BatchShape& batch) {
     const auto dtype = question.settings.model_dtype.value_or(c10::ScalarType::Float);
     plan::ModelSpec spec = plan::transformer_spec(model, batch, dtype);

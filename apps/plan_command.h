@@ -18,6 +18,7 @@ struct PlanArguments {
   std::optional<int64_t> memory_bytes;      // of a rank; none: nothing is refused
   std::optional<int64_t> micro_batch_size;  // none: the config's
   std::optional<int64_t> sequence_length;   // none: the model's positions
+  std::optional<std::string> roofs;         // JSON file of the machine's speeds; none: plan::Roofs
   bool checkpointing = false;
   bool cpu_device = true;
   bool json = false;

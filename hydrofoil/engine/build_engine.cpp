@@ -2,6 +2,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/agree.h"
+#include "hydrofoil/engine/plan_check.h"
 #include "hydrofoil/mesh/mesh.h"
 
 namespace hydrofoil::engine {
@@ -51,6 +52,7 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
   lines.push_back("optimizer " + parts.optimizer_text);
   for (const auto& parameter : parts.parameters) lines.push_back(describe(parameter));
   comm::require_agreement(parts.gather_group, "initialize", lines);
+  require_memory(options, parts.parameters, parts.modules, parts.training, parts.gather_group);
 
   zero::RuntimeOptions of_runtime =
       runtime_options(options, mesh::Mesh({{"dp", parts.gather_group.size()}}), parts.gather_group.rank());

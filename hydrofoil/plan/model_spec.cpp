@@ -63,6 +63,14 @@ const Type& type_of(c10::ScalarType dtype) {
 
 const char* dtype_text(c10::ScalarType dtype) { return type_of(dtype).name; }
 
+c10::ScalarType parse_dtype(std::string_view name) {
+  for (const auto& type : kTypes) {
+    if (name == type.name) return type.dtype;
+  }
+  HYDROFOIL_CHECK_ARG(false, "plan", "dtype: got ", name,
+                      ", expected float32, bfloat16, float16, float64, int8, int32 or int64");
+}
+
 int64_t element_bytes(c10::ScalarType dtype) { return type_of(dtype).num_bytes; }
 
 bool is_floating(c10::ScalarType dtype) { return type_of(dtype).floating; }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "hydrofoil/zero/unit_planner.h"
@@ -27,6 +28,8 @@ struct ModuleCost {
   double backward_flops = 0.0;
   double forward_traffic_bytes = 0.0;  // read and written by what is no matrix product
   double backward_traffic_bytes = 0.0;
+  double forward_calls = 0.0;  // operators
+  double backward_calls = 0.0;
 };
 
 // A model as the planner sees it: shapes, no tensors.
@@ -44,6 +47,8 @@ void keep_whole(ModelSpec& spec, const std::vector<std::string>& names);
 
 // "float32", "bfloat16", ...
 [[nodiscard]] const char* dtype_text(c10::ScalarType dtype);
+// The other way; throws InvalidArgument for another name.
+[[nodiscard]] c10::ScalarType parse_dtype(std::string_view name);
 
 // Bytes of an element. Throws InvalidArgument for a dtype that no parameter can have. (c10::elementSize needs libc10.)
 [[nodiscard]] int64_t element_bytes(c10::ScalarType dtype);

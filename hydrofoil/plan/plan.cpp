@@ -52,8 +52,8 @@ void Roofs::validate() const {
         std::pair{"network_bytes_per_s", network_bytes_per_s}}) {
     HYDROFOIL_CHECK_ARG(value > 0, kFunction, "roof ", name, ": got ", value, ", expected more than 0");
   }
-  HYDROFOIL_CHECK_ARG(host_latency_s >= 0 && network_latency_s >= 0, kFunction, "latency: got ", host_latency_s,
-                      " and ", network_latency_s, " s, expected at least 0");
+  HYDROFOIL_CHECK_ARG(host_latency_s >= 0 && network_latency_s >= 0 && call_s >= 0, kFunction, "latency: got ",
+                      host_latency_s, ", ", network_latency_s, " and ", call_s, " s, expected at least 0");
 }
 
 Plan make_plan(const ModelSpec& spec, const Settings& settings, const Roofs& roofs) {

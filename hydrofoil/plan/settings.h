@@ -38,6 +38,7 @@ struct Roofs {
   double fp32_flops = 100e9;  // matrix products, a rank
   double bf16_flops = 200e9;
   double memory_bytes_per_s = 12e9;  // read and written, a rank
+  double call_s = 4e-6;              // of an operator beside its work
   double host_latency_s = 5e-6;      // of a message between two ranks of a host
   double host_bytes_per_s = 5e9;
   double network_latency_s = 30e-6;  // of a message between two hosts

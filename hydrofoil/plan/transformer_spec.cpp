@@ -69,6 +69,10 @@ void add_products(ModuleCost& cost, double forward_flops) {
   cost.backward_flops += 2 * forward_flops;
 }
 
+// Operators of a block, its views included.
+constexpr double kForwardCalls = 60.0;
+constexpr double kBackwardCalls = 90.0;
+
 // Passes over what a block keeps that its elementwise operators make.
 constexpr double kForwardPasses = 2.0;
 constexpr double kBackwardPasses = 3.0;
@@ -86,7 +90,10 @@ ModuleCost block_cost(const Sizes& sizes, int64_t saved, int64_t num_weights, co
                                   std::max(sizes.inner * sizes.hidden * sizes.element, sizes.bytes(sizes.inner));
   cost.forward_traffic_bytes = kForwardPasses * static_cast<double>(saved);
   cost.backward_traffic_bytes = kBackwardPasses * static_cast<double>(saved);
+  cost.forward_calls = kForwardCalls;
+  cost.backward_calls = kBackwardCalls;
   if (batch.checkpointing) {
+    cost.backward_calls += cost.forward_calls;
     cost.saved_bytes = sizes.bytes(sizes.hidden);
     cost.backward_workspace_bytes += saved;
     cost.backward_flops += cost.forward_flops;

@@ -38,6 +38,9 @@ void add_trainable(const zero::FlatLayout& layout, c10::ScalarType dtype, const 
   // Reads the gradient twice (summary, update); reads and writes master and states; writes the 16-bit copy.
   unit.update_bytes += bytes_of(2 * owned, accumulation) + 2 * owned * (kMasterBytes + state_bytes);
   if (has_master) unit.update_bytes += bytes_of(owned, dtype);
+  const int64_t bucket_passes = settings.accumulation_steps > 1 ? 2 : 1;  // added, or only copied
+  unit.accumulate_bytes +=
+      bytes_of(layout.padded_numel, dtype) + bucket_passes * bytes_of(layout.padded_numel, accumulation);
   if (settings.world_size == 1) return;
   unit.reduce_bytes += bytes_of(layout.padded_numel, settings.reduced_dtype());
   ++unit.num_reductions;

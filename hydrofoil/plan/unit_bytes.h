@@ -34,9 +34,10 @@ struct UnitBytes {
   int num_gathers = 0;  // collectives
   int num_reductions = 0;
   int num_publishes = 0;
-  int64_t num_trainable = 0;    // parameters
-  int64_t owned_trainable = 0;  // elements that this rank updates
-  int64_t update_bytes = 0;     // that the optimizer reads and writes for them
+  int64_t num_trainable = 0;     // parameters
+  int64_t owned_trainable = 0;   // elements that this rank updates
+  int64_t update_bytes = 0;      // that the optimizer reads and writes for them
+  int64_t accumulate_bytes = 0;  // that a backward's gradients read and write on their way into the bucket
 };
 
 // Grouping, alignment and padding are those of zero::FlatGroup: by (dtype, trainable), one layout_flat each. Every rank

@@ -19,6 +19,8 @@ void add_cost(ModuleCost& sum, const ModuleCost& cost) {
   sum.backward_flops += cost.backward_flops;
   sum.forward_traffic_bytes += cost.forward_traffic_bytes;
   sum.backward_traffic_bytes += cost.backward_traffic_bytes;
+  sum.forward_calls += cost.forward_calls;
+  sum.backward_calls += cost.backward_calls;
 }
 
 }  // namespace
@@ -130,7 +132,7 @@ void StepSimulator::forward(int index) {
   module_ = scope.module;
   workspace_ += scope.cost.forward_workspace_bytes;
   mark(-1);
-  compute(scope, scope.cost.forward_flops, scope.cost.forward_traffic_bytes);
+  compute(scope, scope.cost.forward_flops, scope.cost.forward_traffic_bytes, scope.cost.forward_calls);
   workspace_ -= scope.cost.forward_workspace_bytes;
   if (settings_.training) activations_ += scope.cost.saved_bytes;
   mark(-1);
@@ -156,7 +158,11 @@ void StepSimulator::backward(int index) {
   const int64_t workspace = scope.cost.backward_workspace_bytes + scope.cost.left_by_backward_bytes;
   workspace_ += workspace;
   mark(-1);
-  compute(scope, scope.cost.backward_flops, scope.cost.backward_traffic_bytes);
+  double traffic = scope.cost.backward_traffic_bytes;
+  for (const auto& [u, count] : scope.gradients) {
+    traffic += static_cast<double>(units_[u].accumulate_bytes * count / units_[u].num_trainable);
+  }
+  compute(scope, scope.cost.backward_flops, traffic, scope.cost.backward_calls);
   workspace_ -= workspace;
   activations_ += scope.cost.left_by_backward_bytes - scope.cost.saved_bytes;
   left_by_backward_ += scope.cost.left_by_backward_bytes;
@@ -309,10 +315,10 @@ void StepSimulator::update() {
   mark(-1);
 }
 
-void StepSimulator::compute(const Scope& scope, double flops, double traffic_bytes) {
+void StepSimulator::compute(const Scope& scope, double flops, double traffic_bytes, double num_calls) {
   const bool is_16_bit = settings_.model_dtype && *settings_.model_dtype != c10::ScalarType::Float;
-  const double seconds =
-      flops / (is_16_bit ? roofs_.bf16_flops : roofs_.fp32_flops) + traffic_bytes / roofs_.memory_bytes_per_s;
+  const double seconds = flops / (is_16_bit ? roofs_.bf16_flops : roofs_.fp32_flops) +
+                         traffic_bytes / roofs_.memory_bytes_per_s + num_calls * roofs_.call_s;
   if (seconds <= 0) return;
   timeline_.events.push_back({.activity = Activity::kCompute,
                               .lane = Lane::kCompute,

@@ -75,7 +75,7 @@ class StepSimulator {
   void settle(size_t max_in_flight);
   void end_round();
 
-  void compute(const Scope& scope, double flops, double traffic_bytes);
+  void compute(const Scope& scope, double flops, double traffic_bytes, double num_calls);
   double communicate(Activity activity, Lane lane, int u, Collective kind, int num_collectives, int64_t bytes);
   void mark(int u);
 

@@ -9,6 +9,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/models/model_config.h"
 #include "hydrofoil/plan/report.h"
+#include "hydrofoil/plan/roofs_json.h"
 #include "hydrofoil/plan/transformer_spec.h"
 
 namespace hydrofoil::plan {
@@ -195,6 +196,17 @@ TEST(Plan, RefusesWhatIsNoPlan) {
   EXPECT_THROW(keep_whole(named, {"haed"}), InvalidArgument);
   EXPECT_THROW((void)llama_70b({.micro_batch_size = 0}), InvalidArgument);
   EXPECT_THROW((void)llama_70b({.sequence_length = 0}), InvalidArgument);
+}
+
+TEST(Roofs, AreReadStrictly) {
+  const Roofs roofs = parse_roofs(R"({"fp32_flops": 2e12, "host_latency_s": 0, "overlaps": true})", "roofs.json");
+  EXPECT_EQ(roofs.fp32_flops, 2e12);
+  EXPECT_TRUE(roofs.overlaps);
+  EXPECT_EQ(roofs.bf16_flops, Roofs().bf16_flops);
+  for (const char* text : {"[]", "{\"fp32_flop\": 1}", "{\"fp32_flops\": \"1\"}", "{\"fp32_flops\": 0}",
+                           "{\"overlaps\": 1}", "{\"call_s\": -1}", "{", "{\"call_s\": 1, \"call_s\": 1}"}) {
+    EXPECT_THROW((void)parse_roofs(text, "roofs.json"), InvalidArgument) << text;
+  }
 }
 
 TEST(Report, JsonHasWhatTheTableHas) {
