@@ -82,7 +82,9 @@ PlanArguments parse_plan_arguments(std::span<const std::string> arguments) {
                       "\", expected cpu or cuda");
   for (const auto& [flag, value] :
        {std::pair{"--micro-batch", result.micro_batch_size}, std::pair{"--sequence-length", result.sequence_length}}) {
-    HYDROFOIL_CHECK_ARG(value.value_or(1) >= 1, kName, flag, ": got ", *value, ", expected at least 1");
+    constexpr int64_t kMost = 1 << 24;
+    HYDROFOIL_CHECK_ARG(value.value_or(1) >= 1 && value.value_or(1) <= kMost, kName, flag, ": got ", *value,
+                        ", expected a value from 1 to ", kMost);
   }
   result.config = *config;
   result.model = *model;

@@ -48,7 +48,9 @@ plan::ModelSpec model_spec(const std::vector<zero::RuntimeParameter>& parameters
 
 void require_memory(const EngineOptions& options, const std::vector<zero::RuntimeParameter>& parameters,
                     const std::vector<zero::ModuleNode>& modules, bool training, const comm::Group& group) {
-  if (parameters.empty()) return;  // an error of its own
+  const bool plannable = std::all_of(parameters.begin(), parameters.end(),
+                                     [](const auto& info) { return plan::is_known(info.parameter.scalar_type()); });
+  if (parameters.empty() || !plannable) return;  // errors of the runtime's own
   const bool cpu_device = parameters[0].parameter.device().is_cpu();
   const plan::ModelSpec spec = model_spec(parameters, modules);
   plan::Question question;

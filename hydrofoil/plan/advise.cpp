@@ -28,12 +28,15 @@ std::string describe(const Question& question, const Settings& settings, const B
 
 // Divisors of the micro batch, itself first.
 std::vector<int64_t> micro_batches(const Question& question) {
-  std::vector<int64_t> result;
-  if (!question.has_costs) return {question.batch.micro_batch_size};
   const int64_t most = question.batch.micro_batch_size;
-  for (int64_t size = most; size >= 1; --size) {
-    if (most % size == 0) result.push_back(size);
+  if (!question.has_costs) return {most};
+  std::vector<int64_t> result;
+  for (int64_t divisor = 1; divisor <= most / divisor; ++divisor) {
+    if (most % divisor != 0) continue;
+    result.push_back(divisor);
+    if (divisor != most / divisor) result.push_back(most / divisor);
   }
+  std::sort(result.rbegin(), result.rend());
   return result;
 }
 
@@ -82,9 +85,10 @@ std::optional<Fit> find_fit(const Question& question) {
 std::string explain_misfit(const Question& question, const Plan& plan) {
   std::string text = detail::concat(
       "does not fit: a rank needs ", format_bytes(plan.peak.bytes), " (states ", format_bytes(plan.states.total()),
-      ", gathered units and buckets ", format_bytes(plan.peak.slot_bytes), ", activations ",
-      format_bytes(plan.peak.activation_bytes + plan.peak.workspace_bytes), ") of ",
-      format_bytes(question.memory_bytes), ", most in ", phase_name(plan.peak.phase), " at ", plan.peak.where);
+      ", gathered units and buckets ", format_bytes(plan.peak.slot_bytes),
+      question.has_costs ? ", activations " + format_bytes(plan.peak.activation_bytes + plan.peak.workspace_bytes)
+                         : std::string("; activations come on top"),
+      ") of ", format_bytes(question.memory_bytes), ", most in ", phase_name(plan.peak.phase), " at ", plan.peak.where);
   if (const auto fit = find_fit(question)) {
     return text + detail::concat("; cheapest setting that fits: ", fit->changes, ": ", format_bytes(fit->peak_bytes),
                                  " a rank");
@@ -96,9 +100,9 @@ std::string explain_misfit(const Question& question, const Plan& plan) {
   }
   const ModelSpec spec = question.spec(batch);
   const Fit least = leanest(question, spec, batch, question.settings.world_size);
-  text +=
-      detail::concat("; nothing that the engine has fits on ", question.settings.world_size, " ranks: the least is ",
-                     format_bytes(least.peak_bytes), " a rank", least.changes.empty() ? "" : " with " + least.changes);
+  text += detail::concat("; nothing that the engine has fits at world size ", question.settings.world_size,
+                         ": the least is ", format_bytes(least.peak_bytes), " a rank",
+                         least.changes.empty() ? "" : " with " + least.changes);
   for (int world_size = question.settings.world_size; world_size <= kMostRanks / 2;) {
     world_size *= 2;
     const Fit more = leanest(question, spec, batch, world_size);

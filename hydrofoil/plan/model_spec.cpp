@@ -75,4 +75,8 @@ int64_t element_bytes(c10::ScalarType dtype) { return type_of(dtype).num_bytes; 
 
 bool is_floating(c10::ScalarType dtype) { return type_of(dtype).floating; }
 
+bool is_known(c10::ScalarType dtype) {
+  return std::any_of(kTypes.begin(), kTypes.end(), [&](const Type& type) { return type.dtype == dtype; });
+}
+
 }  // namespace hydrofoil::plan

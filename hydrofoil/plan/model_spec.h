@@ -53,5 +53,7 @@ void keep_whole(ModelSpec& spec, const std::vector<std::string>& names);
 // Bytes of an element. Throws InvalidArgument for a dtype that no parameter can have. (c10::elementSize needs libc10.)
 [[nodiscard]] int64_t element_bytes(c10::ScalarType dtype);
 [[nodiscard]] bool is_floating(c10::ScalarType dtype);
+// Whether the functions above know it.
+[[nodiscard]] bool is_known(c10::ScalarType dtype);
 
 }  // namespace hydrofoil::plan
