@@ -39,6 +39,13 @@ int64_t model_positions(const models::ModelConfig& config) {
   return std::get<models::Gpt2Config>(config.family).n_positions;
 }
 
+// Where ranks share memory, as comm::connect will find.
+bool on_one_host(const PlanArguments& arguments, const engine::EngineOptions& options) {
+  const auto backend = options.hydrofoil.backend;
+  return arguments.cpu_device && arguments.num_nodes == 1 &&
+         (backend == engine::CommBackend::kAuto || backend == engine::CommBackend::kShm);
+}
+
 int positive(const char* flag, std::optional<int64_t> value) {
   HYDROFOIL_CHECK_ARG(value.value_or(1) >= 1 && value.value_or(1) <= kMaxWorldSize, kName, flag, ": got ", *value,
                       ", expected a value from 1 to ", kMaxWorldSize);
@@ -102,6 +109,7 @@ int plan_command(const PlanArguments& arguments, std::ostream& out, std::ostream
   plan::Question question;
   question.settings = engine::plan_settings(options, context);
   question.settings.num_nodes = arguments.num_nodes;
+  if (on_one_host(arguments, options)) engine::assume_one_host(options, question.settings);
   question.batch.micro_batch_size = arguments.micro_batch_size.value_or(options.train_micro_batch_size_per_gpu);
   question.settings.micro_batch_size = question.batch.micro_batch_size;
   question.batch.sequence_length = arguments.sequence_length.value_or(model_positions(model));

@@ -92,8 +92,18 @@ class Backend {
   [[nodiscard]] virtual std::shared_ptr<StatusBoard> board() const { return nullptr; }
   [[nodiscard]] virtual int channel() const { return 0; }
 
+  // See Group::widens_sums.
+  [[nodiscard]] virtual bool widens_sums() const { return false; }
+
   // See Group::shared_arena.
   [[nodiscard]] virtual std::shared_ptr<memory::Arena> shared_arena(SharedUse use) { return nullptr; }
+  // Where memory lies in this rank's part of what all ranks can map, in bytes; -1: not in it.
+  [[nodiscard]] virtual int64_t heap_offset(const void* address, int64_t num_bytes) const { return -1; }
+  // Maps that part of `rank`'s memory at `address` (of whole pages, reserved), copied as it is written. Returns false
+  // where that is impossible.
+  [[nodiscard]] virtual bool map_private(int rank, int64_t heap_offset, int64_t num_bytes, char* address) {
+    return false;
+  }
 
   // True where operations are so short that they run on the calling thread (a group of one, fake).
   [[nodiscard]] virtual bool runs_inline() const { return false; }

@@ -7,6 +7,7 @@
 #include "hydrofoil/comm/backend.h"
 #include "hydrofoil/comm/detail/channel.h"
 #include "hydrofoil/comm/detail/dtype.h"
+#include "hydrofoil/comm/shared_slices.h"
 
 namespace hydrofoil::comm {
 namespace {
@@ -89,8 +90,14 @@ int Group::size() const { return checked(channel_, "Group::size").backend().size
 const std::string& Group::name() const { return checked(channel_, "Group::name").options().name; }
 std::string Group::backend_name() const { return checked(channel_, "Group::backend_name").backend().name(); }
 
+bool Group::widens_sums() const { return checked(channel_, "Group::widens_sums").backend().widens_sums(); }
+
 std::shared_ptr<memory::Arena> Group::shared_arena(SharedUse use) const {
   return checked(channel_, "Group::shared_arena").backend().shared_arena(use);
+}
+
+std::shared_ptr<SharedSlices> Group::share_slices(const at::Tensor& slice) const {
+  return SharedSlices::map(*this, checked(channel_, "Group::share_slices").backend(), slice);
 }
 
 Work Group::all_reduce(at::Tensor buffer, ReduceOp op, OpInfo info) const {
@@ -106,10 +113,12 @@ Work Group::reduce_scatter(at::Tensor input, at::Tensor output, ReduceOp op, OpI
   detail::Channel& channel = checked(channel_, kFunction);
   check_buffer(kFunction, "input", input, channel.backend());
   check_buffer(kFunction, "output", output, channel.backend());
-  check_pair(kFunction, input, output);
+  const bool widens = channel.backend().widens_sums() && output.scalar_type() == at::kFloat;
+  if (!widens || !detail::is_floating(input.scalar_type())) check_pair(kFunction, input, output);
   check_slices(kFunction, "input", input.numel(), output.numel(), channel.backend().size());
   check_reduce(kFunction, input, op);
-  check_overlap(kFunction, input, output, channel.backend().rank());
+  const bool same_dtype = input.scalar_type() == output.scalar_type();
+  check_overlap(kFunction, input, output, same_dtype ? channel.backend().rank() : -1);
   return channel.submit({.kind = OpKind::kReduceScatter,
                          .reduce = op,
                          .input = std::move(input),

@@ -16,6 +16,7 @@ class Arena;
 namespace hydrofoil::comm {
 
 class Backend;
+class SharedSlices;
 namespace detail {
 struct WorkState;
 class Channel;
@@ -32,8 +33,9 @@ struct OpInfo {
   std::function<void(std::exception_ptr)> on_end;
 };
 
-// What memory of shared_arena() is for: each has an arena of its own, so that one can be measured.
-enum class SharedUse { kPermanent, kTransient };
+// What memory of shared_arena() is for: each has an arena of its own. kSlices: of share_slices(), never trimmed, since
+// peers read it for as long as they map it.
+enum class SharedUse { kPermanent, kTransient, kSlices };
 
 // Handle of one asynchronous collective. A default-constructed Work is done.
 class Work {
@@ -79,12 +81,18 @@ class Group {
   // every rank need no copy on the way. Null where the backend has none. All Groups over the same connection share it,
   // and it keeps the connection's memory mapped.
   [[nodiscard]] std::shared_ptr<memory::Arena> shared_arena(SharedUse use) const;
+  // All ranks' `slice` (of one size, in the arena kSlices, at a page and of whole pages) one after the other in this
+  // process's addresses, without a copy. Null on every rank where one of them cannot map the others. Collective,
+  // blocking.
+  [[nodiscard]] std::shared_ptr<SharedSlices> share_slices(const at::Tensor& slice) const;
 
   // Reduces `buffer` in place; the result is the same bits on every rank.
   Work all_reduce(at::Tensor buffer, ReduceOp op, OpInfo info = {}) const;
   // output = this rank's slice of the reduced `input`; input.numel() == size() * output.numel(). `output` may be
-  // exactly that slice of `input`; the other slices of `input` are unspecified afterwards.
+  // exactly that slice of `input`; the other slices of `input` are unspecified afterwards. Where widens_sums(), the
+  // output of a 16-bit input may be fp32: the sum as it was taken.
   Work reduce_scatter(at::Tensor input, at::Tensor output, ReduceOp op, OpInfo info = {}) const;
+  [[nodiscard]] bool widens_sums() const;
   // output = all ranks' `input` in rank order; output.numel() == size() * input.numel(). `input` may be this rank's
   // slice of `output`.
   Work all_gather(at::Tensor input, at::Tensor output, OpInfo info = {}) const;

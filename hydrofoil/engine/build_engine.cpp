@@ -3,6 +3,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/agree.h"
 #include "hydrofoil/engine/plan_check.h"
+#include "hydrofoil/engine/plan_settings.h"
 #include "hydrofoil/mesh/mesh.h"
 
 namespace hydrofoil::engine {
@@ -33,6 +34,10 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   runtime.reduction.prescale = options.prescale_gradients;
   runtime.reduction.predivide_factor = options.gradient_predivide_factor;
   runtime.reduction.overlap = options.hydrofoil.overlap;
+  // Where each window has one backward, what stages 2-3 do to gradients costs stage 1 nothing: it keeps less.
+  const bool one_backward = options.gradient_accumulation_steps == 1;
+  runtime.sharding.gradients = runtime.sharding.gradients || (runtime.sharding.optimizer_states && one_backward);
+  runtime.sharding.narrow_buckets = wants_narrow_buckets(options);
   runtime.sharding.poison_released = options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
   runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
   return runtime;
@@ -56,6 +61,7 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
 
   zero::RuntimeOptions of_runtime =
       runtime_options(options, mesh::Mesh({{"dp", parts.gather_group.size()}}), parts.gather_group.rank());
+  of_runtime.sharding.narrow_buckets = of_runtime.sharding.narrow_buckets && parts.reduce_group.widens_sums();
   of_runtime.training = parts.training;
   of_runtime.translate_hook_error = std::move(parts.translate_hook_error);
   auto runtime = std::make_unique<zero::Runtime>(std::move(parts.parameters), std::move(parts.modules), of_runtime,

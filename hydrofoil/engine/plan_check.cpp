@@ -58,6 +58,8 @@ void require_memory(const EngineOptions& options, const std::vector<zero::Runtim
   question.has_costs = false;
   question.settings = plan_settings(options, {.world_size = group.size(), .cpu_device = cpu_device});
   question.settings.training = training;
+  if (group.shared_arena(comm::SharedUse::kSlices) != nullptr) assume_one_host(options, question.settings);
+  question.settings.narrow_buckets = wants_narrow_buckets(options) && group.widens_sums();
   const plan::Plan plan = plan::make_plan(spec, question.settings);
   if (group.rank() == 0) log_plan(plan);
   if (!cpu_device) return;

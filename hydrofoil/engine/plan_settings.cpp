@@ -45,6 +45,16 @@ plan::Settings plan_settings(const EngineOptions& options, const ResolveContext&
   return settings;
 }
 
+bool wants_narrow_buckets(const EngineOptions& options) {
+  return options.gradient_accumulation_steps == 1 && !options.prescale_gradients && !options.communication_data_type &&
+         options.data_types.grad_accum_dtype == DType::kFloat32;
+}
+
+void assume_one_host(const EngineOptions& options, plan::Settings& settings) {
+  settings.shares_parameters = !options.hydrofoil.debug_checks && !options.zero.enable_sanity_checks;
+  settings.narrow_buckets = wants_narrow_buckets(options);
+}
+
 std::vector<std::string> whole_modules(const EngineOptions& options) {
   std::vector<std::string> names = options.hydrofoil.unit_names;
   names.insert(names.end(), options.zero.leaf_module.names.begin(), options.zero.leaf_module.names.end());

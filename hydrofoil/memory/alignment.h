@@ -8,6 +8,7 @@ namespace hydrofoil::memory {
 // starts at a 4- or 8-byte offset, so the alignment is part of bit identity with plain PyTorch.
 inline constexpr int64_t kHostAlignmentBytes = 64;
 inline constexpr int64_t kCudaAlignmentBytes = 256;
+inline constexpr int64_t kPageBytes = 4096;
 
 // Rounds up to a multiple; throws InvalidArgument where the result does not fit in 63 bits.
 [[nodiscard]] int64_t round_up(int64_t value, int64_t multiple);

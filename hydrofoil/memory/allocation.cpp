@@ -81,9 +81,9 @@ at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Devi
   return flat_tensor_over(allocate_zeroed(device, num_bytes), num_bytes, numel, dtype);
 }
 
-at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena) {
+at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena, bool at_page) {
   const int64_t num_bytes = checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");
-  at::Tensor flat = flat_tensor_over(arena.allocate(num_bytes), num_bytes, numel, dtype);
+  at::Tensor flat = flat_tensor_over(arena.allocate(num_bytes, at_page), num_bytes, numel, dtype);
   return flat.zero_();
 }
 

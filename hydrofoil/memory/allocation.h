@@ -19,7 +19,7 @@ class Arena;
 
 // 1-D tensor over allocate_zeroed memory.
 [[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device);
-// The same, zeros too, in a slot of `arena`.
-[[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena);
+// The same, zeros too, in a slot of `arena` (Arena::allocate).
+[[nodiscard]] at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, Arena& arena, bool at_page = false);
 
 }  // namespace hydrofoil::memory

@@ -11,10 +11,6 @@
 #include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::memory {
-namespace {
-constexpr int64_t kPageBytes = 4096;
-}
-
 struct Arena::Slot {
   std::shared_ptr<Arena> arena;
   size_t region = 0;
@@ -60,7 +56,7 @@ void Arena::add_region(int64_t num_bytes) {
   regions_.push_back(std::move(region));
 }
 
-c10::DataPtr Arena::allocate(int64_t num_bytes) {
+c10::DataPtr Arena::allocate(int64_t num_bytes, bool at_page) {
   HYDROFOIL_CHECK_ARG(num_bytes >= 0, "Arena::allocate", "num_bytes: got ", num_bytes, ", expected >= 0");
   const int64_t wanted = std::max(round_up(num_bytes, alignment_bytes(device_)), alignment_bytes(device_));
   auto slot = std::make_unique<Slot>();
@@ -75,12 +71,16 @@ c10::DataPtr Arena::allocate(int64_t num_bytes) {
   while (address == nullptr) {
     for (size_t r = 0; r < regions_.size() && address == nullptr; ++r) {
       auto& free = regions_[r].free;
-      const auto fit =
-          std::find_if(free.begin(), free.end(), [&](const auto& range) { return range.second >= wanted; });
+      const auto place = [&](int64_t begin) { return at_page ? round_up(begin, kPageBytes) : begin; };
+      const auto fit = std::find_if(free.begin(), free.end(), [&](const auto& range) {
+        return range.first + range.second - place(range.first) >= wanted;
+      });
       if (fit == free.end()) continue;
-      const auto [offset, length] = *fit;
+      const auto [begin, length] = *fit;
+      const int64_t offset = place(begin);
       free.erase(fit);
-      if (length > wanted) free.emplace(offset + wanted, length - wanted);
+      if (offset > begin) free.emplace(begin, offset - begin);
+      if (begin + length > offset + wanted) free.emplace(offset + wanted, begin + length - offset - wanted);
       slot->region = r;
       slot->offset = offset;
       address = regions_[r].base + offset;

@@ -28,8 +28,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised, aligned as memory::alignment_bytes. Throws SystemError where the system refuses.
-  [[nodiscard]] c10::DataPtr allocate(int64_t num_bytes);
+  // Uninitialised, aligned as memory::alignment_bytes; on the host at a page where `at_page`. Throws SystemError where
+  // the system refuses.
+  [[nodiscard]] c10::DataPtr allocate(int64_t num_bytes, bool at_page = false);
 
   [[nodiscard]] int64_t in_use_bytes() const;
   [[nodiscard]] int64_t peak_bytes() const;

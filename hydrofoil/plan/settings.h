@@ -20,13 +20,19 @@ struct Settings {
   int64_t accumulation_steps = 1;
   int64_t unit_min_bytes = 1 << 20;
   bool overlap = true;
+  // Ranks map each other's slices of the parameters (one host, shared memory): they are kept once, and nothing is
+  // gathered.
+  bool shares_parameters = false;
+  bool narrow_buckets = false;  // buckets of one backward hold 16-bit gradients as they come
   int64_t alignment_bytes = 64;
   int64_t micro_batch_size = 1;  // samples a rank and micro step, for texts: the costs are of this batch
 
   [[nodiscard]] bool shards_optimizer_states() const { return stage >= 1 && world_size > 1; }
-  [[nodiscard]] bool shards_gradients() const { return stage >= 2 && world_size > 1; }
+  // Stage 1 too where each window has one backward.
+  [[nodiscard]] bool shards_gradients() const {
+    return world_size > 1 && (stage >= 2 || (stage == 1 && accumulation_steps == 1));
+  }
   [[nodiscard]] bool shards_parameters() const { return stage >= 3 && world_size > 1; }
-  [[nodiscard]] c10::ScalarType reduced_dtype() const { return communication_dtype.value_or(accumulation_dtype); }
 
   // Throws InvalidArgument that names the field, what was got and what is expected.
   void validate() const;

@@ -33,21 +33,21 @@ void add_trainable(const zero::FlatLayout& layout, c10::ScalarType dtype, const 
   unit.states.gradients += bytes_of(settings.shards_gradients() ? owned : layout.padded_numel, accumulation);
   if (has_master) unit.states.masters += checked_multiply(owned, kMasterBytes, kFunction);
   unit.states.optimizer_states += checked_multiply(owned, state_bytes, kFunction);
-  if (settings.shards_gradients()) unit.bucket_slot += slot_of(bytes_of(layout.padded_numel, accumulation), settings);
+  const bool narrow = settings.narrow_buckets && settings.shards_gradients() && element_bytes(dtype) == 2;
+  const auto bucket = narrow ? dtype : accumulation;
+  if (settings.shards_gradients()) unit.bucket_slot += slot_of(bytes_of(layout.padded_numel, bucket), settings);
   unit.owned_trainable += owned;
   // Reads the gradient twice (summary, update); reads and writes master and states; writes the 16-bit copy.
   unit.update_bytes += bytes_of(2 * owned, accumulation) + 2 * owned * (kMasterBytes + state_bytes);
   if (has_master) unit.update_bytes += bytes_of(owned, dtype);
   const int64_t bucket_passes = settings.accumulation_steps > 1 ? 2 : 1;  // added, or only copied
-  unit.accumulate_bytes +=
-      bytes_of(layout.padded_numel, dtype) + bucket_passes * bytes_of(layout.padded_numel, accumulation);
+  unit.accumulate_bytes += bytes_of(layout.padded_numel, dtype) + bucket_passes * bytes_of(layout.padded_numel, bucket);
   if (settings.world_size == 1) return;
-  unit.reduce_bytes += bytes_of(layout.padded_numel, settings.reduced_dtype());
+  const auto reduced = settings.communication_dtype.value_or(bucket);
+  unit.reduce_bytes += bytes_of(layout.padded_numel, reduced);
   ++unit.num_reductions;
-  if (settings.reduced_dtype() != accumulation) {
-    unit.cast_bytes += bytes_of(layout.padded_numel, settings.reduced_dtype());
-  }
-  if (owns_slice && !settings.shards_parameters()) {
+  if (reduced != bucket) unit.cast_bytes += bytes_of(layout.padded_numel, reduced);
+  if (owns_slice && !settings.shards_parameters() && !settings.shares_parameters) {
     unit.publish_bytes += bytes_of(layout.padded_numel, dtype);
     ++unit.num_publishes;
   }
@@ -73,12 +73,14 @@ UnitBytes bytes_of_shapes(const std::vector<Shape>& shapes, const Settings& sett
   }
   for (const auto& [key, numels] : groups) {
     const auto [dtype, trainable] = key;
-    const int64_t alignment = settings.alignment_bytes / element_bytes(dtype);
-    const zero::FlatLayout layout = zero::layout_flat(numels, settings.world_size, alignment);
+    const int64_t element = element_bytes(dtype);
+    const bool shares = settings.shares_parameters && settings.shards_optimizer_states();
+    const zero::FlatLayout layout = zero::layout_flat(numels, settings.world_size, settings.alignment_bytes / element,
+                                                      shares ? memory::kPageBytes / element : 0);
     const int64_t full = bytes_of(layout.padded_numel, dtype);
     unit.full_bytes += full;
-    unit.states.parameters += settings.shards_parameters() ? bytes_of(layout.shard_numel, dtype) : full;
-    if (settings.shards_parameters()) {
+    unit.states.parameters += settings.shards_parameters() || shares ? bytes_of(layout.shard_numel, dtype) : full;
+    if (settings.shards_parameters() && !shares) {
       unit.gather_slot += slot_of(full, settings);
       ++unit.num_gathers;
     }

@@ -41,8 +41,8 @@ std::string released_message(const std::string& name) {
 }
 
 FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at::ScalarType dtype, bool trainable,
-                     const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
-                     const std::shared_ptr<memory::Arena>& permanent_arena)
+                     const Sharding& sharding, const comm::Group& group, std::shared_ptr<memory::Arena> arena,
+                     memory::Arena* slice_arena)
     : unit_name_(std::move(unit_name)),
       slots_(std::move(slots)),
       dtype_(dtype),
@@ -54,8 +54,12 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
       arena_(std::move(arena)) {
   std::vector<int64_t> numels;
   for (const auto& slot : slots_) numels.push_back(slot.parameter.numel());
-  const int64_t alignment = memory::alignment_bytes(device_) / static_cast<int64_t>(c10::elementSize(dtype));
-  const FlatLayout layout = layout_flat(numels, sharding.num_shards, alignment);
+  const auto element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  const bool owns_slice = sharding.optimizer_states || sharding.parameters;
+  // Poison needs memory that nobody else reads.
+  const bool share = slice_arena != nullptr && owns_slice && !poison_;
+  const FlatLayout layout = layout_flat(numels, sharding.num_shards, memory::alignment_bytes(device_) / element_bytes,
+                                        share ? memory::kPageBytes / element_bytes : 0);
   padded_numel_ = layout.padded_numel;
   shard_numel_ = layout.shard_numel;
   storages_.reserve(slots_.size());
@@ -66,19 +70,20 @@ FlatGroup::FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at
     storages_.emplace_back(numels[i], dtype, device_, messages_.back());
   }
   versions_.assign(slots_.size(), 0);
-  const bool owns_slice = sharding.optimizer_states || sharding.parameters;
   owned_ = owns_slice ? Range{shard_rank_ * shard_numel_, (shard_rank_ + 1) * shard_numel_} : Range{0, padded_numel_};
-  const auto make_tensor = [&](int64_t numel) {
-    return permanent_arena != nullptr ? memory::make_flat_tensor(numel, dtype_, *permanent_arena)
-                                      : memory::make_flat_tensor(numel, dtype_, device_);
-  };
-  if (sharded_) {
-    owned_model_ = make_tensor(shard_numel_);
-  } else {
-    // Stage 0 publishes nothing.
-    flat_ = owns_slice ? make_tensor(padded_numel_) : memory::make_flat_tensor(padded_numel_, dtype_, device_);
-    owned_model_ = flat_.narrow(0, owned_.begin, owned_.numel());
-    attach_parameters(static_cast<char*>(flat_.data_ptr()), std::make_shared<at::Tensor>(flat_));
+  if (share) {
+    owned_model_ = memory::make_flat_tensor(shard_numel_, dtype_, *slice_arena, /*at_page=*/true);
+    slices_ = group.share_slices(owned_model_);
+  }
+  if (sharded_ && !owned_model_.defined()) owned_model_ = memory::make_flat_tensor(shard_numel_, dtype_, device_);
+  if (!sharded_) {
+    if (shared()) {
+      attach_parameters(slices_->data(), slices_);
+    } else {
+      flat_ = memory::make_flat_tensor(padded_numel_, dtype_, device_);
+      owned_model_ = flat_.narrow(0, owned_.begin, owned_.numel());
+      attach_parameters(static_cast<char*>(flat_.data_ptr()), std::make_shared<at::Tensor>(flat_));
+    }
     state_ = State::kGathered;
   }
   build_segments();
@@ -128,6 +133,10 @@ void FlatGroup::set_missed_steps(const std::vector<int64_t>& missed_steps) {
   build_segments();
 }
 
+int64_t FlatGroup::permanent_bytes() const {
+  return whole() ? full_bytes() : static_cast<int64_t>(owned_model_.nbytes());
+}
+
 int64_t FlatGroup::full_bytes() const { return padded_numel_ * static_cast<int64_t>(c10::elementSize(dtype_)); }
 
 bool FlatGroup::has_master_copy() const { return owned_master_.defined() && !owned_master_.is_same(owned_model_); }
@@ -140,7 +149,7 @@ void FlatGroup::adopt(size_t i, const at::Tensor& values) {
   const std::vector<int64_t> sizes = detached.sizes().vec();
   const std::vector<int64_t> strides = dense ? detached.strides().vec() : row_major_strides(sizes);
   const Range part = intersect({slot.offset, slot.offset + slot.numel}, owned_);
-  if (!sharded_) {
+  if (whole()) {
     flat_.narrow(0, slot.offset, slot.numel).copy_(values);
   } else if (part.numel() > 0) {
     owned_model_.narrow(0, part.begin - owned_.begin, part.numel())
@@ -150,7 +159,7 @@ void FlatGroup::adopt(size_t i, const at::Tensor& values) {
 }
 
 void FlatGroup::finish(const comm::Group& group, bool broadcast) {
-  if (!sharded_ && broadcast && group.size() > 1) group.broadcast(flat_, 0, {unit_name_, 0}).wait();
+  if (whole() && broadcast && group.size() > 1) group.broadcast(flat_, 0, {unit_name_, 0}).wait();
   if (trainable_) {
     if (dtype_ == at::kFloat) {
       owned_master_ = owned_model_;
@@ -159,21 +168,24 @@ void FlatGroup::finish(const comm::Group& group, bool broadcast) {
       refresh_master();
     }
   }
+  if (shared()) group.barrier({unit_name_, 0});  // every owner has written its slice
   note_versions();
 }
 
 void FlatGroup::start_gather(const comm::Group& group, const comm::OpInfo& info) {
   HYDROFOIL_ASSERT(sharded_ && state_ == State::kReleased, unit_name_);
-  slot_ = arena_->allocate(full_bytes());
-  const auto options = at::TensorOptions().dtype(dtype_).device(device_);
-  gather_ = group.all_gather(owned_model_, at::from_blob(slot_.get(), {padded_numel_}, options), info);
+  if (!shared()) {
+    slot_ = arena_->allocate(full_bytes());
+    const auto options = at::TensorOptions().dtype(dtype_).device(device_);
+    gather_ = group.all_gather(owned_model_, at::from_blob(slot_.get(), {padded_numel_}, options), info);
+  }
   state_ = State::kGathering;
 }
 
 void FlatGroup::finish_gather() {
   if (state_ != State::kGathering) return;
   gather_.wait();
-  attach_parameters(static_cast<char*>(slot_.get()), nullptr);
+  attach_parameters(shared() ? slices_->data() : static_cast<char*>(slot_.get()), nullptr);
   state_ = State::kGathered;
 }
 
@@ -197,12 +209,13 @@ void FlatGroup::release() {
 
 at::Tensor FlatGroup::full() const {
   HYDROFOIL_ASSERT(state_ == State::kGathered, unit_name_);
-  if (!sharded_) return flat_;
-  return at::from_blob(slot_.get(), {padded_numel_}, at::TensorOptions().dtype(dtype_).device(device_));
+  if (whole()) return flat_;
+  return at::from_blob(shared() ? slices_->data() : slot_.get(), {padded_numel_},
+                       at::TensorOptions().dtype(dtype_).device(device_));
 }
 
 comm::Work FlatGroup::start_publish(const comm::Group& group, const comm::OpInfo& info) {
-  if (sharded_ || owned_.numel() == padded_numel_) return {};
+  if (!whole() || owned_.numel() == padded_numel_) return {};
   return group.all_gather(owned_model_, flat_, info);
 }
 
@@ -229,7 +242,12 @@ std::string FlatGroup::take_lost_write() {
     if (versions_[i] != static_cast<int64_t>(slots_[i].parameter._version())) name = slots_[i].name;
   }
   note_versions();
+  if (!name.empty()) discard_writes();
   return name;
+}
+
+void FlatGroup::discard_writes() {
+  if (shared()) slices_->discard_writes();
 }
 
 void FlatGroup::refresh_master() {
@@ -248,7 +266,7 @@ void FlatGroup::follow_model() {
 }
 
 void FlatGroup::write_back() {
-  if (sharded_) owned_model_.copy_(full().narrow(0, owned_.begin, owned_.numel()));
+  if (!whole()) owned_model_.copy_(full().narrow(0, owned_.begin, owned_.numel()));
   follow_model();
   note_versions();
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "hydrofoil/comm/group.h"
+#include "hydrofoil/comm/shared_slices.h"
 #include "hydrofoil/memory/arena.h"
 #include "hydrofoil/memory/flat_buffer.h"
 #include "hydrofoil/optim/optimizer.h"
@@ -15,17 +16,19 @@
 namespace hydrofoil::zero {
 
 // Parameters of one unit with one dtype, all trainable or all frozen, in one flat buffer of which rank r owns the r-th
-// slice. See NOTE [One storage for life] in memory/flat_buffer.cpp: each parameter has a storage of its own that points
-// into the buffer while that is gathered, so errors name the parameter and a saved parameter is just its own bytes.
+// slice. Where all ranks map each other's memory (shared()), the buffer exists once for all of them: see
+// NOTE [Shared slices] in comm/shared_slices.cpp. See NOTE [One storage for life] in memory/flat_buffer.cpp: each
+// parameter has a storage of its own that points into the buffer while that is gathered, so errors name the parameter
+// and a saved parameter is just its own bytes.
 class FlatGroup {
  public:
   enum class State { kReleased, kGathering, kGathered };
 
   // `slots` bring parameter, name and optimizer group; offsets are laid out here. Parameters are adopted one by one
-  // with adopt(); then finish() seals the group.
+  // with adopt(); then finish() seals the group. Collective over `group`. `slice_arena`: of kSlices, or null.
   FlatGroup(std::string unit_name, std::vector<ParameterSlot> slots, at::ScalarType dtype, bool trainable,
-            const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
-            const std::shared_ptr<memory::Arena>& permanent_arena = nullptr);
+            const Sharding& sharding, const comm::Group& group, std::shared_ptr<memory::Arena> arena,
+            memory::Arena* slice_arena = nullptr);
   ~FlatGroup();
   FlatGroup(const FlatGroup&) = delete;
   FlatGroup& operator=(const FlatGroup&) = delete;
@@ -33,18 +36,24 @@ class FlatGroup {
   // Takes over slot i: copies `values` (1-D, numel elements in the parameter's memory order, any floating dtype), and
   // makes the parameter a view of its new storage.
   void adopt(size_t i, const at::Tensor& values);
-  // Equal values on every rank from rank 0's (not sharded groups; sharded ones get equal values in adopt). Makes the
-  // fp32 master copy.
+  // Equal values on every rank from rank 0's (where whole(); others get equal values in adopt). Makes the fp32 master
+  // copy. Collective.
   void finish(const comm::Group& group, bool broadcast);
 
   [[nodiscard]] const std::vector<ParameterSlot>& slots() const { return slots_; }
   [[nodiscard]] bool trainable() const { return trainable_; }
   [[nodiscard]] at::ScalarType dtype() const { return dtype_; }
   [[nodiscard]] bool sharded() const { return sharded_; }
+  // Whether the ranks map one buffer for all of them. Then an owned slice may be written only while no rank reads it.
+  [[nodiscard]] bool shared() const { return slices_ != nullptr; }
+  // Whether this rank keeps the whole buffer in memory of its own.
+  [[nodiscard]] bool whole() const { return flat_.defined(); }
   [[nodiscard]] State state() const { return state_; }
   [[nodiscard]] int64_t padded_numel() const { return padded_numel_; }
   [[nodiscard]] const c10::Device& device() const { return device_; }
   [[nodiscard]] int64_t full_bytes() const;
+  // Of what this rank keeps of it all the time, in the model dtype.
+  [[nodiscard]] int64_t permanent_bytes() const;
 
   // Sharded groups only. start_gather: kReleased -> kGathering; finish_gather waits: -> kGathered; release -> kReleased
   // (idempotent; throws nothing, also where a gather failed).
@@ -84,6 +93,8 @@ class FlatGroup {
   void note_versions();
   // The master becomes exactly the model's value.
   void refresh_master();
+  // shared(): what was written into the parameters here shows the owners' values again. Else nothing.
+  void discard_writes();
 
   // Name of a parameter that no longer is a view of its storage (module.to(), load_state_dict(assign=True)), or "".
   [[nodiscard]] std::string lost_parameter() const;
@@ -115,7 +126,8 @@ class FlatGroup {
   std::vector<memory::FlatBuffer> storages_;  // one a parameter
   std::vector<std::string> messages_;         // what an access to it says while released
   std::vector<int64_t> versions_;
-  at::Tensor flat_;    // permanent buffer of a group that is not sharded
+  std::shared_ptr<comm::SharedSlices> slices_;
+  at::Tensor flat_;    // permanent buffer of a group that is neither sharded nor shared
   c10::DataPtr slot_;  // arena memory while gathered
   at::Tensor owned_model_;
   at::Tensor owned_master_;

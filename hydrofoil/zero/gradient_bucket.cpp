@@ -1,7 +1,8 @@
 #include "hydrofoil/zero/gradient_bucket.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 
@@ -22,9 +23,10 @@ constexpr const char* kSharded =
 // NOTE [Gradient windows]
 // The first gradient of a window is copied into the bucket and later ones are added, so no bucket is ever zeroed; only
 // what no gradient reached is zeroed, just before a reduction. Stages 2-3 reduce in every backward: the bucket lives in
-// the arena from the unit's first gradient to the end of its reduction, and results add up in owned_gradient_. Stages
-// 0-1 reduce once, at the boundary: the bucket is permanent and owned_gradient_ is its own slice (stage 0: all of it).
-// If another backward follows in the same window, the reduced part is set aside in earlier_ and added back.
+// the arena from the unit's first gradient to the end of its reduction, and results add up in owned_gradient_. So does
+// stage 1 where each window has one backward. Else stages 0-1 reduce once, at the boundary: the bucket is permanent and
+// owned_gradient_ is its own slice (stage 0: all of it). If another backward follows in the same window, the reduced
+// part is set aside in earlier_ and added back.
 
 GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::shared_ptr<memory::Arena> arena,
                                memory::Arena* permanent_arena)
@@ -37,10 +39,20 @@ GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::
                                          : memory::make_flat_tensor(group_.padded_numel(), dtype, group_.device());
     owned_gradient_ = bucket_.narrow(0, group_.owned().begin, group_.owned().numel());
   }
-  if (sharding_.optimizer_states) shown_ = memory::FlatBuffer(group_.padded_numel(), dtype, group_.device(), kSharded);
-  for (size_t i = 0; i < group_.slots().size(); ++i) {
-    views_.push_back(slot_view(shown_.defined() ? shown_.flat() : bucket_, i));
+  if (sharding_.optimizer_states) {
+    show_as(dtype);
+  } else {
+    for (size_t i = 0; i < group_.slots().size(); ++i) views_.push_back(slot_view(bucket_, i));
   }
+}
+
+// Only while no parameter shows a gradient of this bucket, or what it shows is guarded.
+void GradientBucket::show_as(at::ScalarType dtype) {
+  if (shown_.defined() && shown_.flat().scalar_type() == dtype) return;
+  drop_views();
+  shown_ = memory::FlatBuffer(group_.padded_numel(), dtype, group_.device(), kSharded);
+  views_.clear();
+  for (size_t i = 0; i < group_.slots().size(); ++i) views_.push_back(slot_view(shown_.flat(), i));
 }
 
 GradientBucket::~GradientBucket() {
@@ -69,7 +81,13 @@ void GradientBucket::drop_views() {
 
 void GradientBucket::begin_filling() {
   if (sharding_.gradients) {
-    take_user_changes();
+    // A gradient assigned since the last reduction goes into this one.
+    for (size_t i = 0; i < views_.size() && state_ == State::kReduced; ++i) {
+      const at::Tensor& shown = group_.slots()[i].parameter.grad();
+      if (!shown.defined() || !shown.is_same(views_[i])) replace_owned_part(i, {});
+    }
+    const bool narrow = sharding_.narrow_buckets && narrow_ && at::isReducedFloatingType(group_.dtype());
+    show_as(narrow ? group_.dtype() : sharding_.accumulation_dtype);
     shown_.attach(arena_->allocate(shown_.num_bytes()));
     bucket_ = shown_.flat();
   } else {
@@ -135,7 +153,7 @@ void GradientBucket::accumulate_with_graph(size_t i, const at::Tensor& gradient,
 }
 
 bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double scale) {
-  const bool with_graph = at::GradMode::is_enabled() && !sharding_.gradients;
+  const bool with_graph = at::GradMode::is_enabled();
   const at::AutoGradMode grad_mode(with_graph);
   HYDROFOIL_ASSERT(state_ != State::kReducing, group_.slots()[i].name);
   if (state_ != State::kFilling) begin_filling();
@@ -154,11 +172,29 @@ bool GradientBucket::accumulate(size_t i, const at::Tensor& gradient, double sca
   return accumulate_into(view, dense, scale, add);
 }
 
+bool GradientBucket::would_round(size_t i) const {
+  return state_ == State::kFilling && filled_[i] && bucket_.scalar_type() != sharding_.accumulation_dtype;
+}
+
 at::Tensor GradientBucket::owned_part(size_t i) const {
   const auto& slot = group_.slots()[i];
   const Range part = intersect({slot.offset, slot.offset + slot.numel}, group_.owned());
   return owned_gradient_.narrow(0, part.numel() > 0 ? part.begin - group_.owned().begin : 0,
                                 std::max<int64_t>(part.numel(), 0));
+}
+
+void GradientBucket::replace_owned_part(size_t i, const at::Tensor& gradient) {
+  const auto& slot = group_.slots()[i];
+  const Range part = intersect({slot.offset, slot.offset + slot.numel}, group_.owned());
+  if (part.numel() == 0) return;
+  at::Tensor target = owned_part(i);
+  if (!gradient.defined()) {
+    target.zero_();
+    return;
+  }
+  at::Tensor ordered = at::empty_strided(slot.parameter.sizes(), slot.parameter.strides(), target.options());
+  ordered.copy_(gradient);
+  target.copy_(ordered.as_strided({slot.numel}, {1}).narrow(0, part.begin - slot.offset, part.numel()));
 }
 
 void GradientBucket::take_user_changes() {
@@ -167,18 +203,8 @@ void GradientBucket::take_user_changes() {
   for (size_t i = 0; i < views_.size(); ++i) {
     at::Tensor& shown = group_.slots()[i].parameter.mutable_grad();
     if (shown.defined() && shown.is_same(views_[i])) continue;
-    if (sharding_.gradients) {
-      // A gradient assigned here is for the next reduction, or unreduced_user_gradient() reports it.
-      owned_part(i).zero_();
-      continue;
-    }
-    at::Tensor part = slot_view(bucket_, i);
-    if (shown.defined()) {
-      part.copy_(shown);
-      shown = views_[i];
-    } else {
-      part.zero_();
-    }
+    replace_owned_part(i, shown);
+    if (shown.defined()) shown = views_[i];
   }
 }
 
@@ -218,6 +244,9 @@ void GradientBucket::start_reduce(const comm::Group& group, const comm::OpInfo& 
   const Range owned = group_.owned();
   const bool direct = sharding_.gradients && !cast && !reduced_before_;
   at::Tensor output = direct ? owned_gradient_ : communicated_.narrow(0, owned.begin, owned.numel());
+  if (!direct && output.scalar_type() != owned_gradient_.scalar_type() && !cast) {
+    output = reduced_ = at::empty_like(owned_gradient_);
+  }
   work_ = group.reduce_scatter(communicated_, output, op, info);
 }
 
@@ -228,16 +257,18 @@ void GradientBucket::finish_reduce() {
   work_ = comm::Work();
   const Range owned = group_.owned();
   if (communicated_.defined()) {
-    const at::Tensor part = communicated_.narrow(0, owned.begin, owned.numel());
-    const bool cast = communicated_.scalar_type() != owned_gradient_.scalar_type();
+    const at::Tensor part = reduced_.defined() ? reduced_ : communicated_.narrow(0, owned.begin, owned.numel());
     if (sharding_.gradients && reduced_before_) {
       if (postscale_ != 1.0) part.mul_(postscale_);
       owned_gradient_.add_(part);
     } else {
+      const bool cast =
+          sharding_.communication_dtype.value_or(sharding_.accumulation_dtype) != sharding_.accumulation_dtype;
       if (cast) owned_gradient_.copy_(part);
       if (postscale_ != 1.0) owned_gradient_.mul_(postscale_);
     }
     communicated_.reset();
+    reduced_.reset();
   }
   if (earlier_.defined()) {
     owned_gradient_.add_(earlier_);
@@ -252,15 +283,6 @@ void GradientBucket::finish_reduce() {
   state_ = State::kReduced;
 }
 
-int64_t GradientBucket::unreduced_user_gradient() const {
-  if (!sharding_.gradients) return -1;
-  for (size_t i = 0; i < group_.slots().size(); ++i) {
-    const at::Tensor& shown = group_.slots()[i].parameter.grad();
-    if (shown.defined() && !shown.is_same(views_[i])) return static_cast<int64_t>(i);
-  }
-  return -1;
-}
-
 void GradientBucket::reset() {
   try {
     work_.wait();
@@ -273,6 +295,7 @@ void GradientBucket::reset() {
     shown_.detach(kSharded);
   }
   communicated_.reset();
+  reduced_.reset();
   earlier_.reset();
   filled_.assign(filled_.size(), false);
   reduced_before_ = false;

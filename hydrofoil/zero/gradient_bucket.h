@@ -27,9 +27,12 @@ class GradientBucket {
 
   // Takes the gradient of slot i times `scale` (sparse ones too). Follows what the user did to `.grad` in between:
   // None drops what was accumulated, another tensor replaces it. With grad mode on (create_graph=True) `.grad` carries
-  // the graph, unless gradients are sharded. Returns false where what is accumulated is not
-  // finite.
+  // the graph. Returns false where what is accumulated is not finite.
   bool accumulate(size_t i, const at::Tensor& gradient, double scale);
+  // Whether what fills the bucket next may be narrow (Sharding::narrow_buckets); the same on every rank.
+  void set_narrow(bool narrow) { narrow_ = narrow; }
+  // Whether another gradient of slot i would be rounded: it has to wait for the end of the reduction.
+  [[nodiscard]] bool would_round(size_t i) const;
 
   // Starts the reduction over `group`; parameters without a gradient contribute zeros. kEmpty, kFilling, kReduced ->
   // kReducing.
@@ -38,7 +41,7 @@ class GradientBucket {
   void finish_reduce();
 
   // kReduced: what the user did to `.grad` since the reduction is done to the reduced gradient: None drops it, another
-  // tensor replaces it (where gradients are sharded: with what the next reduction brings).
+  // tensor replaces it.
   void take_user_changes();
 
   // Ends the window: drops everything and sets the parameters' `.grad` to None: -> kEmpty.
@@ -52,13 +55,13 @@ class GradientBucket {
   // Whether slot i has received a gradient since the window began or, if gradients are sharded, since the last
   // reduction.
   [[nodiscard]] bool has_gradient(size_t i) const { return filled_[i]; }
-  // A slot to which the user assigned a gradient that no reduction can take any more (gradients are sharded), or -1.
-  [[nodiscard]] int64_t unreduced_user_gradient() const;
   [[nodiscard]] int64_t permanent_bytes() const;
   FlatGroup& group() { return group_; }
 
  private:
   void begin_filling();
+  void show_as(at::ScalarType dtype);
+  void replace_owned_part(size_t i, const at::Tensor& gradient);
   void accumulate_with_graph(size_t i, const at::Tensor& gradient, double scale);
   [[nodiscard]] at::Tensor slot_view(const at::Tensor& flat, size_t i) const;
   void close_filling();
@@ -72,7 +75,9 @@ class GradientBucket {
   // What `.grad` shows where optimizer states are sharded: the bucket while it fills, then a guard, since only this
   // rank's slice of the reduced bucket is meaningful.
   memory::FlatBuffer shown_;
+  bool narrow_ = false;
   at::Tensor bucket_;              // the bucket, 1-D
+  at::Tensor reduced_;             // fp32 sum of a narrow bucket, where owned_gradient_ holds an earlier one
   std::vector<at::Tensor> views_;  // one a slot, in the parameter's shape
   std::vector<bool> filled_;
   at::Tensor owned_gradient_;

@@ -40,7 +40,9 @@ void GradientReducer::open_round() {
   if (!scaled_) window_has_unscaled_rounds_ = true;
   round_open_ = true;
   next_ = 0;
-  deferred_ = diverged_ = false;
+  deferred_ = at::GradMode::is_enabled();
+  diverged_ = false;
+  allow_narrow(!deferred_ && scale_ == 1.0);
   late_.clear();
   completed_.clear();
   for (auto& round : rounds_) {
@@ -53,8 +55,7 @@ void GradientReducer::open_round() {
 void GradientReducer::on_gradient(size_t u, size_t b, size_t i, const at::Tensor& gradient) {
   if (!round_open_) open_round();
   UnitRound& round = rounds_[u];
-  if (at::GradMode::is_enabled() && !sharded_) deferred_ = true;
-  if (round.launched) {
+  if (round.launched || units_[u]->buckets[b]->would_round(i)) {
     round.late = true;
     ++round.num_gradients;
     late_.push_back({u, b, i, gradient});
@@ -63,6 +64,12 @@ void GradientReducer::on_gradient(size_t u, size_t b, size_t i, const at::Tensor
   take(u, b, i, gradient);
   if (++round.num_gradients == round.expected) completed_.push_back(static_cast<int64_t>(u));
   if (reduce_rounds_ && !deferred_ && round.num_gradients >= round.expected) launch_ready();
+}
+
+void GradientReducer::allow_narrow(bool narrow) {
+  for (const int64_t u : order_) {
+    for (auto& bucket : units_[u]->buckets) bucket->set_narrow(narrow);
+  }
 }
 
 void GradientReducer::take(size_t u, size_t b, size_t i, const at::Tensor& gradient) {
@@ -139,6 +146,7 @@ void GradientReducer::reduce_late() {
     group_.all_reduce(agreed, comm::ReduceOp::kMax, {"late gradients", op_signature(OpKind::kControl, 0)}).wait();
     std::copy_n(agreed.data_ptr<int64_t>(), late.size(), late.begin());
   }
+  allow_narrow(false);  // there may be several of one parameter
   for (const auto& gradient : late_) take(gradient.unit, gradient.bucket, gradient.slot, gradient.gradient);
   late_.clear();
   for (const int64_t u : order_) {

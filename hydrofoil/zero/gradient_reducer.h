@@ -27,7 +27,7 @@ struct NonFiniteGradient {
 // rank 0's), each as soon as its gradients are complete and its predecessors have been launched; the end of the
 // backward launches the rest, with zeros for what got no gradient. Gradients that arrive for a unit already launched
 // (reentrant checkpoints, parameters unused so far) are kept and reduced once more at the end, when any rank has some.
-// Where gradients are not sharded, a backward with create_graph=True reduces nothing: the next one or the step does.
+// A backward with create_graph=True reduces nothing: the next one or the step does.
 class GradientReducer {
  public:
   GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded);
@@ -74,6 +74,7 @@ class GradientReducer {
   };
 
   void open_round();
+  void allow_narrow(bool narrow);
   void launch_ready();
   void take(size_t u, size_t b, size_t i, const at::Tensor& gradient);
   void launch(size_t u);

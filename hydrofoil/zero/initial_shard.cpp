@@ -15,7 +15,7 @@ InitialShard::InitialShard(const at::Tensor& parameter, std::string name, const 
   const Sharding sharding = Sharding::of_stage(3, group.rank(), group.size());
   arena_ = memory::Arena::create(parameter.device(), 0);
   flat_ = std::make_unique<FlatGroup>(name_, std::vector<ParameterSlot>{{0, name_, parameter}}, stored, false, sharding,
-                                      arena_);
+                                      group_, arena_);
   at::Tensor values = values_in_memory_order(parameter);
   if (group.size() > 1 && values.numel() > 0)
     group.broadcast(values, 0, {name_, op_signature(OpKind::kAccess, 0)}).wait();

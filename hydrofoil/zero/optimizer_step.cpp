@@ -17,7 +17,7 @@ namespace hydrofoil::zero {
 namespace {
 
 // What each rank tells the others, as 64-bit words.
-enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kPlanHash, kUserGradient, kNumWords };
+enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kPlanHash, kNumWords };
 
 kernels::GradientStats stats_of(const at::Tensor& gradient) {
   if (gradient.is_cpu()) {
@@ -43,7 +43,7 @@ int64_t parameter_at(const FlatGroup& group, int64_t owned_index) {
 // Fills this rank's words from its own slices and what its hooks saw.
 void measure(Runtime& runtime, int64_t* words) {
   double sum = 0.0;
-  words[kParameter] = words[kMicroStep] = words[kUserGradient] = -1;
+  words[kParameter] = words[kMicroStep] = -1;
   for (auto& unit : runtime.units()) {
     for (auto& bucket : unit->buckets) {
       const auto stats = stats_of(bucket->owned_gradient());
@@ -52,8 +52,6 @@ void measure(Runtime& runtime, int64_t* words) {
         words[kNonFinite] = 1;
         words[kParameter] = parameter_at(bucket->group(), *stats.first_non_finite);
       }
-      const int64_t late = bucket->unreduced_user_gradient();
-      if (late >= 0) words[kUserGradient] = bucket->group().slots()[late].index;
     }
   }
   if (const auto& seen = runtime.reducer().non_finite()) {
@@ -101,11 +99,6 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   for (int rank = 0; rank < size; ++rank) {
     const int64_t* of_rank = words + rank * kNumWords;
     if (sharded || rank == 0) sum += std::bit_cast<double>(of_rank[kSumOfSquares]);
-    HYDROFOIL_CHECK_ARG(
-        of_rank[kUserGradient] < 0, "step", "parameter ",
-        runtime.parameters()[std::max<int64_t>(of_rank[kUserGradient], 0)].name, " on rank ", rank,
-        ": its .grad was assigned after backward, but ZeRO stages 2 and 3 reduce gradients in backward; assign "
-        "it before backward, or use hydrofoil.utils.safe_set_full_grad");
     if (of_rank[kPlanHash] != words[kPlanHash]) {
       throw CommError(detail::concat(
           "rank ", rank, " ran the units of the model in another order than rank 0 (plan hash ", of_rank[kPlanHash],

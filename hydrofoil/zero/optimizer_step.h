@@ -21,7 +21,7 @@ struct GradientSummary {
 };
 
 // Norm and overflow check in one pass over this rank's gradients, and one exchange. Also checks that all ranks recorded
-// the same plan. Throws InvalidArgument on all ranks where a rank holds a gradient that the user assigned too late.
+// the same plan.
 [[nodiscard]] GradientSummary summarize_gradients(Runtime& runtime);
 
 // One fused pass over each owned slice. `groups`: hyperparameters of each optimizer group. `step` counts from 1.

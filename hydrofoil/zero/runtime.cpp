@@ -97,6 +97,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   if (device.is_cpu()) {
     arena_ = gather_group_.shared_arena(comm::SharedUse::kTransient);
     permanent_arena_ = gather_group_.shared_arena(comm::SharedUse::kPermanent);
+    slice_arena_ = gather_group_.shared_arena(comm::SharedUse::kSlices);
   }
   if (arena_ == nullptr) arena_ = memory::Arena::create(device, total_bytes + (int64_t{1} << 20));
   layout_ = plan_units(modules_, sizes, options_.unit_min_bytes);
@@ -144,7 +145,7 @@ void Runtime::build_unit(size_t u) {
   }
   for (auto& [key, slots] : grouped) {
     auto group = std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding,
-                                             arena_, permanent_arena_);
+                                             gather_group_, arena_, slice_arena_.get());
     bool broadcast = false;
     for (size_t i = 0; i < group->slots().size(); ++i) {
       auto& info = parameters_[group->slots()[i].index];
@@ -156,7 +157,7 @@ void Runtime::build_unit(size_t u) {
         continue;
       }
       at::Tensor values = values_in_memory_order(info.parameter);
-      if (group->sharded()) {
+      if (!group->whole()) {
         gather_group_.broadcast(values, 0, {info.name, op_signature(OpKind::kAccess, group->slots()[i].index)}).wait();
       }
       broadcast = true;
@@ -339,6 +340,12 @@ void Runtime::leave_access(const std::vector<int64_t>& parameters, const std::ve
       if (modifier_rank) group->write_back();
       if (!modified.empty() && group->sharded()) group->note_versions();
     }
+  }
+  if (modifier_rank) synchronize_parameters();
+  for (const int u : units_of(parameters)) {
+    for (auto& group : units_[u]->groups) {
+      if (modifier_rank || group->sharded()) group->discard_writes();
+    }
     gatherer_->drop(u);
   }
   HYDROFOIL_CHECK_ARG(modified.empty(), "GatheredParameters", "parameter ", modified,
@@ -390,12 +397,30 @@ void Runtime::publish(bool trainable_only) {
     }
   }
   for (auto& work : works) work.wait();
+  synchronize_parameters();
+  for (auto& unit : units_) {
+    for (auto& group : unit->groups) {
+      if (!trainable_only || group->trainable()) group->discard_writes();
+    }
+  }
+}
+
+void Runtime::synchronize_parameters() {
+  for (const auto& unit : units_) {
+    for (const auto& group : unit->groups) {
+      if (!group->shared()) continue;
+      gather_group_.barrier({"parameters", op_signature(OpKind::kPublish, 0)});
+      return;
+    }
+  }
 }
 
 void Runtime::refresh_masters() {
+  synchronize_parameters();
   for (auto& unit : units_) {
     for (auto& group : unit->groups) {
       if (group->sharded() || !group->trainable()) continue;
+      group->write_back();
       group->refresh_master();
       group->note_versions();
     }
@@ -421,8 +446,7 @@ MemoryReport Runtime::memory() const {
     int64_t unit_bytes = 0;
     for (const auto& group : unit->groups) {
       unit_bytes += group->full_bytes();
-      report.parameter_bytes +=
-          group->sharded() ? static_cast<int64_t>(group->owned_model().nbytes()) : group->full_bytes();
+      report.parameter_bytes += group->permanent_bytes();
       if (group->has_master_copy()) report.master_bytes += static_cast<int64_t>(group->owned_master().nbytes());
     }
     for (const auto& bucket : unit->buckets) report.gradient_bytes += bucket->permanent_bytes();
@@ -496,12 +520,14 @@ void Runtime::set_master(int64_t parameter, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
   const Place place = place_with_states(parameter, "safe_set_full_fp32_param");
   FlatGroup& group = *units_[place.unit]->groups[place.group];
+  synchronize_parameters();
   if (!group.sharded() && group.modified_outside()) group.write_back();
   scatter(
       parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); }, value);
   if (group.has_master_copy()) group.owned_model().copy_(group.owned_master());
   if (!group.sharded()) group.slots()[place.slot].parameter.detach().copy_(value);
   group.note_versions();
+  synchronize_parameters();
 }
 
 bool Runtime::requires_grad_changed() const {

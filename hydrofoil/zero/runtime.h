@@ -103,6 +103,9 @@ class Runtime {
   // After the owned slices of all parameters changed (a checkpoint): full parameters current, versions bumped.
   // Collective.
   void publish_parameters();
+  // Before owned slices change outside of a step, and after it where nothing is published: waits for ranks that may
+  // read them, if they are shared. Collective. See NOTE [Shared slices].
+  void synchronize_parameters();
   // Called once an optimizer step: frozen parameters miss it.
   void count_missed_steps();
   // Optimizer steps that each of parameters() has missed while it was frozen. The setter throws InvalidArgument unless
@@ -121,7 +124,7 @@ class Runtime {
   // Replaces it: `tensors` over aside_range(), or none where it keeps nothing. The same number on every rank.
   void set_aside(int64_t parameter, const std::vector<at::Tensor>& tensors);
 
-  // Reads the parameters into the fp32 masters again (after .data writes).
+  // Reads the parameters into the fp32 masters again (after .data writes). Collective.
   void refresh_masters();
 
   // Allocates the states of an optimizer, zero-filled, `num_states` a trainable element. Idempotent.
@@ -141,6 +144,7 @@ class Runtime {
   // Replaces it. Throws InvalidArgument where this window has not reduced it yet: the reduction would overwrite it.
   void set_reduced_gradient(int64_t parameter, const at::Tensor& value);
   // Sets a parameter's full value on every rank: master, model copy and, where it is not sharded, the parameter itself.
+  // Collective.
   void set_master(int64_t parameter, const at::Tensor& value);
 
   // Returns hooks and memory. `gather`: sharded parameters become ordinary again (collective), else they stay released.
@@ -184,7 +188,9 @@ class Runtime {
   comm::Group gather_group_;
   comm::Group reduce_group_;
   std::shared_ptr<memory::Arena> arena_;
-  std::shared_ptr<memory::Arena> permanent_arena_;  // of what travels and stays, where peers can read it; else null
+  // Where peers can read what lies there, else null: buckets that stay, owned slices of parameters.
+  std::shared_ptr<memory::Arena> permanent_arena_;
+  std::shared_ptr<memory::Arena> slice_arena_;
   UnitLayout layout_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::vector<Place> places_;

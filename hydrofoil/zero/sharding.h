@@ -19,6 +19,9 @@ struct Sharding {
   at::ScalarType accumulation_dtype = at::kFloat;     // of gradient buckets and gradient shards
   std::optional<at::ScalarType> communication_dtype;  // of reductions; nullopt: the accumulation dtype
   std::optional<at::ScalarType> model_dtype;          // floating parameters are cast to it; nullopt: as they are
+  // Buckets that live for one backward may hold 16-bit gradients as they come, and the sum over the ranks is the first
+  // to be fp32: the same bits, half the memory. For windows of one backward whose sums are taken in fp32.
+  bool narrow_buckets = false;
 
   bool poison_released = false;  // debug: fill gathered memory with NaN when it is released
 

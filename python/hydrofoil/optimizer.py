@@ -228,7 +228,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
         return names.index(key)
 
     def _client_pieces(self, key: str) -> list[Optional[torch.Tensor]]:
-        """The client's states of one name, in the order of core.client_shards()."""
+        """The client's states of one name, in the order of core.client_shards(). Collective."""
         self._bind_client()
         position = [0] * len(self._client_groups)
         pieces: list[Optional[torch.Tensor]] = []
@@ -238,8 +238,9 @@ class ZeroOptimizer(torch.optim.Optimizer):
             position[shard.group] += 1
             known.update(dict.fromkeys(k for k, v in state.items() if isinstance(v, torch.Tensor) and v.shape == shard.value.shape))
             pieces.append(state[key] if key in known and key in state else None)
-        if known and key not in known:
-            raise ValueError(f"unknown optimizer state {key!r}; this optimizer has {', '.join(known)}")
+        # A rank that owns nothing knows no names: those who know tell it.
+        unknown = f"unknown optimizer state {key!r}; this optimizer has {', '.join(known)}" if known and key not in known else ""
+        self._engine.core.agree("optimizer state", unknown)
         return pieces
 
     def full_state(self, core: _C.Engine, index: int, key: str) -> torch.Tensor:

@@ -2,6 +2,8 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/checkpoint/agreement.h"
 #include "hydrofoil/engine/build_engine.h"
 
 namespace hydrofoil::python {
@@ -89,6 +91,7 @@ void bind_engine(py::module_& module) {
           "publish_masters",
           [](Engine& e) {
             const at::NoGradGuard no_grad;
+            e.runtime().synchronize_parameters();
             zero::apply_masters(e.runtime());
             e.runtime().publish_parameters();
           },
@@ -166,6 +169,13 @@ void bind_engine(py::module_& module) {
           [](Engine& e, int64_t parameter, int state, const at::Tensor& value) {
             e.runtime().allocate_optimizer_states(num_states(e));
             e.runtime().scatter(parameter, owned_state(state), value);
+          },
+          no_gil)
+      .def(
+          "agree",
+          [](Engine& e, const std::string& what, const std::string& problem) {
+            checkpoint::agree(e.runtime().gather_group(),
+                              problem.empty() ? nullptr : std::make_exception_ptr(InvalidArgument(problem)), what);
           },
           no_gil)
       .def(

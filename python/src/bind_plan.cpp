@@ -88,6 +88,9 @@ void bind_plan(py::module_& module) {
         const plan::ModelSpec spec = make_spec(std::move(modules), parameters, std::move(costs));
         plan::Settings settings = engine::plan_settings(options, {world_size, cpu_device});
         settings.num_nodes = num_nodes;
+        const auto backend = options.hydrofoil.backend;
+        const bool shm = backend == engine::CommBackend::kAuto || backend == engine::CommBackend::kShm;
+        if (cpu_device && num_nodes == 1 && shm) engine::assume_one_host(options, settings);
         settings.training = training;
         Plan made = plan::make_plan(spec, settings, roofs);
         std::optional<std::string> why_not;

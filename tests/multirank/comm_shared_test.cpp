@@ -2,14 +2,17 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <vector>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/shared_slices.h"
 #include "hydrofoil/memory/allocation.h"
 #include "hydrofoil/memory/arena.h"
 #include "tests/support/collectives.h"
@@ -125,6 +128,74 @@ TEST_P(SharedInputs, GoBackToTheSystem) {
     EXPECT_EQ(tensor.sum().item<float>(), 0.0F);
     arena.reset();
     EXPECT_EQ(tensor.sum().item<float>(), 0.0F) << "its memory lives on";
+  });
+}
+
+// The slices of all ranks without a copy: see NOTE [Shared slices].
+TEST_P(SharedInputs, SlicesAreOneBuffer) {
+  if (size() == 1) GTEST_SKIP() << "a world of one has no peers";
+  constexpr int64_t kNumel = 3 * 4096 / 4;
+  const auto groups = connect_threads("shm", size(), 1);
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    // What lies before it differs between the ranks, and so does its place.
+    const auto before = group.shared_arena(SharedUse::kSlices)->allocate(1000 + 10'000 * rank);
+    at::Tensor own = memory::make_flat_tensor(kNumel, at::kFloat, *group.shared_arena(SharedUse::kSlices), true);
+    const auto slices = group.share_slices(own);
+    ASSERT_NE(slices, nullptr);
+    ASSERT_EQ(slices->num_bytes(), kNumel * 4 * size());
+    const at::Tensor all = at::from_blob(slices->data(), {size(), kNumel}, at::kFloat);
+    own.fill_(static_cast<float>(rank + 1));
+    group.barrier();
+    for (int peer = 0; peer < size(); ++peer) EXPECT_TRUE(all[peer].eq(peer + 1).all().item<bool>()) << "of " << peer;
+    group.barrier();
+
+    // A write is this rank's own, in its slice too, until it is dropped.
+    all.mul_(10 + rank);
+    group.barrier();
+    EXPECT_TRUE(own.eq(rank + 1).all().item<bool>());
+    for (int peer = 0; peer < size(); ++peer) {
+      EXPECT_TRUE(all[peer].eq((peer + 1) * (10 + rank)).all().item<bool>()) << "of " << peer;
+    }
+    own.fill_(static_cast<float>(rank + 100));
+    group.barrier();
+    EXPECT_EQ(all[rank][0].item<float>(), (rank + 1) * (10 + rank)) << "the owner's value is hidden by the write";
+    slices->discard_writes();
+    for (int peer = 0; peer < size(); ++peer) EXPECT_TRUE(all[peer].eq(peer + 100).all().item<bool>()) << "of " << peer;
+    // One page only.
+    all[size() - 1][kNumel - 1].fill_(-1);
+    EXPECT_EQ(all[size() - 1][kNumel - 1].item<float>(), -1);
+    slices->discard_writes();
+    EXPECT_EQ(all[size() - 1][kNumel - 1].item<float>(), size() + 99);
+    group.barrier();
+  });
+}
+
+TEST_P(SharedInputs, SlicesOutliveTheConnectionOfTheirOwner) {
+  if (size() == 1) GTEST_SKIP() << "a world of one has no peers";
+  auto groups = connect_threads("shm", size(), 1);
+  std::vector<std::shared_ptr<SharedSlices>> slices(static_cast<size_t>(size()));
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    at::Tensor own = memory::make_flat_tensor(1024, at::kFloat, *group.shared_arena(SharedUse::kSlices), true);
+    slices[static_cast<size_t>(rank)] = group.share_slices(own);
+    own.fill_(static_cast<float>(rank + 1));
+    group.barrier();
+  });
+  groups.clear();
+  for (int rank = 1; rank < size(); ++rank) slices[static_cast<size_t>(rank)].reset();
+  const at::Tensor all = at::from_blob(slices[0]->data(), {size(), 1024}, at::kFloat);
+  for (int peer = 0; peer < size(); ++peer) EXPECT_TRUE(all[peer].eq(peer + 1).all().item<bool>()) << "of " << peer;
+}
+
+TEST_P(SharedInputs, SlicesElsewhereAreNotShared) {
+  const auto groups = connect_threads("shm", size(), 1);
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    at::Tensor own = memory::make_flat_tensor(1024, at::kFloat, c10::Device(c10::kCPU));
+    if (rank > 0) own = memory::make_flat_tensor(1024, at::kFloat, *group.shared_arena(SharedUse::kSlices), true);
+    EXPECT_EQ(group.share_slices(own), nullptr) << "rank 0 has its slice in memory of its own";
+    EXPECT_THROW((void)group.share_slices(own.narrow(0, 0, 3)), InvalidArgument);
   });
 }
 

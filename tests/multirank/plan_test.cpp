@@ -165,7 +165,8 @@ INSTANTIATE_TEST_SUITE_P(Grid, PlanAgainstRuntime, ::testing::ValuesIn(cases()),
   const Case& c = info.param;
   std::string name = std::string(c.model) + "_stage" + std::to_string(c.stage) + "_ranks" +
                      std::to_string(c.num_ranks) + "_" + (c.model_dtype == kFp32 ? "fp32" : "bf16") +
-                     (c.accumulation_dtype == kFp32 ? "" : "_bf16acc");
+                     (c.accumulation_dtype == kFp32 ? "" : "_bf16acc") + "_" + c.backend +
+                     std::to_string(c.micro_steps);
   for (auto& letter : name) letter = letter == ' ' ? '_' : letter;
   return name;
 });

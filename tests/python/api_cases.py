@@ -382,7 +382,7 @@ def timeout_key() -> None:
     torch.distributed.barrier()
     start = time.monotonic()
     if rank() == 0:
-        raises(hydrofoil.CommError, lambda: engine(models.batch(0)), "rank")
+        raises(hydrofoil.CommError, lambda: models.train(engine, 1), "rank")
         assert time.monotonic() - start < 15
     else:
         time.sleep(5)

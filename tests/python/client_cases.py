@@ -99,7 +99,8 @@ def groups_list_the_models_parameters(stage: int) -> None:
         _train(engine, 1, first=step)
         check()
     state = optimizer.state_dict()
-    assert state["state"]["client"]
+    # A rank may own nothing of so small a model.
+    assert state["state"]["client"] or not engine.core.client_shards()
     check()
     optimizer.load_state_dict(state)
     check()

@@ -168,7 +168,7 @@ def backward_with_create_graph(loop: Any) -> None:
 
 
 def penalty_on_own_gradients(loop: Any) -> None:
-    """backward(create_graph=True), then a second backward through `.grad` (stages 0, 1: `.grad` carries the graph)."""
+    """backward(create_graph=True), then a second backward through `.grad`."""
     for step in range(3):
         parameter = loop.module.blocks[1].up.weight
         if loop.plain:
@@ -288,14 +288,14 @@ CASES = {
     "assigned_before_backward": Case(assigned_before_backward),
     "assigned_before_backward_accumulated": Case(assigned_before_backward, accumulation=2),
     "assigned_to_an_unused_parameter": Case(assigned_to_an_unused_parameter, Routed),
-    "assigned_after_backward": Case(assigned_after_backward, stages=(0, 1)),
+    "assigned_after_backward": Case(assigned_after_backward),
     "dropped_after_backward": Case(dropped_after_backward),
     "clipped_by_the_user": Case(clipped_by_the_user, stages=(0,)),
     "scaled_between_backwards": Case(scaled_between_backwards, stages=(0,)),
     "gradient_penalty": Case(gradient_penalty),
     "plain_input_gradient": Case(plain_input_gradient, accumulation=2),
     "create_graph": Case(backward_with_create_graph, accumulation=2),
-    "penalty_on_own_gradients": Case(penalty_on_own_gradients, stages=(0, 1)),
+    "penalty_on_own_gradients": Case(penalty_on_own_gradients),
     "unused_in_some_steps": Case(unused_in_some_steps, Routed),
     "unused_in_some_steps_accumulated": Case(unused_in_some_steps, Routed, accumulation=2),
     "unused_on_one_rank": Case(unused_on_one_rank, Routed),
@@ -312,20 +312,6 @@ def run(name: str, stage: int, **section: Any) -> None:
 
 
 # --- errors --------------------------------------------------------------------------------------------------------------
-
-
-def late_user_gradient(stage: int, on_rank: int) -> None:
-    """Assigned after backward where gradients are sharded: every rank gets the error, the next step works."""
-    torch.manual_seed(0)
-    with engine_loop(Network(), config(stage)) as loop:
-        train(loop, 1)
-        loop.backward(network_loss(1))
-        if loop.rank == on_rank:
-            loop.module.head.bias.grad = torch.ones(3)
-        with pytest.raises(ValueError, match=rf"parameter head.bias on rank {on_rank}: its .grad was assigned after backward"):
-            loop.step()
-        loop.clear()
-        train(loop, 1)
 
 
 def sharded_gradient(stage: int) -> None:

@@ -22,11 +22,13 @@ def run(**arguments: Any) -> list[dict[str, Any]]:
 
 
 def formula(stage: int, dtype: str, numel: int, ranks: int = 2) -> dict[str, float]:
-    """Bytes a rank with fp32 gradients: (m + 4 + s) per parameter, of which a stage divides by the ranks what it shards."""
+    """Bytes a rank with fp32 gradients: (m + 4 + s) per parameter, of which a stage divides by the ranks what it shards.
+
+    On one host the parameters of stages 1 and 2 exist once for all ranks; with one backward a step stage 1 shards gradients, too."""
     model = {"fp32": 4, "bf16": 2}[dtype]
     return {
-        "parameter_bytes": model * numel / (ranks if stage >= 3 else 1),
-        "gradient_bytes": 4 * numel / (ranks if stage >= 2 else 1),
+        "parameter_bytes": model * numel / (ranks if stage >= 1 else 1),
+        "gradient_bytes": 4 * numel / (ranks if stage >= 1 else 1),
         "master_bytes": (0 if dtype == "fp32" else 4) * numel / (ranks if stage >= 1 else 1),
         "optimizer_state_bytes": 8 * numel / (ranks if stage >= 1 else 1),
     }

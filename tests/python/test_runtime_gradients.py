@@ -20,12 +20,6 @@ def test_equals_plain_pytorch(name: str, size: int, stage: int) -> None:
     world(size).run(f"{MODULE}:run", name=name, stage=stage)
 
 
-@pytest.mark.parametrize("on_rank", [0, 1])
-@pytest.mark.parametrize("stage", [2, 3])
-def test_a_gradient_that_comes_too_late_is_an_error_on_all_ranks(stage: int, on_rank: int) -> None:
-    world(2).run(f"{MODULE}:late_user_gradient", stage=stage, on_rank=on_rank)
-
-
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_reduced_gradient_is_guarded(stage: int) -> None:
     world(2).run(f"{MODULE}:sharded_gradient", stage=stage)

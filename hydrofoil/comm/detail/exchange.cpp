@@ -123,10 +123,13 @@ int64_t Exchange::shared_offset(const Operation& operation) const {
   if (!reads_inputs) return -1;
   const at::Tensor& input = operation.kind == OpKind::kAllReduce ? operation.output : operation.input;
   const int64_t bytes = input.numel() * bytes_of(operation);
+  return bytes >= kSharedBytes ? heap_offset(data_of(input), bytes) : -1;
+}
+
+int64_t Exchange::heap_offset(const void* address, int64_t num_bytes) const {
   const Segment& own = segment(rank());
-  const int64_t heap_bytes = own.layout().heap_bytes;
-  const auto offset = reinterpret_cast<intptr_t>(data_of(input)) - reinterpret_cast<intptr_t>(own.heap());
-  return bytes >= kSharedBytes && offset >= 0 && offset + bytes <= heap_bytes ? offset : -1;
+  const auto offset = reinterpret_cast<intptr_t>(address) - reinterpret_cast<intptr_t>(own.heap());
+  return offset >= 0 && offset + num_bytes <= own.layout().heap_bytes ? offset : -1;
 }
 
 const char* Exchange::shared_input(int peer) const {
@@ -225,6 +228,7 @@ void Exchange::reduce_scatter(Call& call) {
   const int64_t numel = call.operation.output.numel();
   const char* input = data_of(call.operation.input);
   char* output = data_of(call.operation.output);
+  const auto output_element = static_cast<int64_t>(call.operation.output.element_size());
   if (numel == 0) return meet(call);
   for (int64_t begin = 0; begin < numel; begin += chunk) {
     const int64_t count = std::min(chunk, numel - begin);
@@ -237,7 +241,7 @@ void Exchange::reduce_scatter(Call& call) {
       sources_[static_cast<size_t>(peer)] = peer_slot(peer) + rank() * chunk * element;
     }
     sources_[static_cast<size_t>(rank())] = input + (rank() * numel + begin) * element;
-    reduce(call, output + begin * element, count);
+    reduce(call, output + begin * output_element, count);
   }
 }
 
@@ -371,6 +375,7 @@ void Exchange::check_agreement(const Call& call) const {
 void Exchange::reduce(const Call& call, void* out, int64_t numel) {
   const Operation& operation = call.operation;
   reduce_buffers({.type = element_type(operation.dtype()),
+                  .widen = operation.output.scalar_type() != operation.dtype(),
                   .reduction = operation.reduce == ReduceOp::kMax ? Reduction::kMax : Reduction::kSum,
                   .sources = sources_.data(),
                   .num_sources = size_,

@@ -38,6 +38,11 @@ class Exchange : public Backend {
   std::shared_ptr<StatusBoard> board() const override { return board_; }
   int channel() const override { return options_.channel; }
   std::shared_ptr<memory::Arena> shared_arena(SharedUse use) override { return set_->arena(rank(), use); }
+  bool widens_sums() const override { return true; }
+  int64_t heap_offset(const void* address, int64_t num_bytes) const override;
+  bool map_private(int rank, int64_t heap_offset, int64_t num_bytes, char* address) override {
+    return set_->map_private(rank, heap_offset, num_bytes, address);
+  }
 
  private:
   struct Call {

@@ -27,6 +27,7 @@ enum class Reduction { kSum, kMax };
 
 struct ReduceArgs {
   ElementType type = ElementType::kFloat32;
+  bool widen = false;  // 16-bit floats: `out` is fp32
   Reduction reduction = Reduction::kSum;
   const void* const* sources = nullptr;  // num_sources buffers of numel elements, each apart from or equal to `out`
   int num_sources = 0;
@@ -36,8 +37,8 @@ struct ReduceArgs {
 };
 
 // out[i] = scale * (sources[0][i] + sources[1][i] + ...) in that order; 16-bit floats in fp32 with one rounding at the
-// end, integers modulo 2^bits, max with NaN winning. The bits are the same for every instruction set and however a
-// buffer is cut into calls. Runs on the calling thread.
+// end (none with `widen`), integers modulo 2^bits, max with NaN winning. The bits are the same for every instruction
+// set and however a buffer is cut into calls. Runs on the calling thread.
 void reduce_buffers(const ReduceArgs& args);
 
 // The same by one instruction set; the processor must have it.

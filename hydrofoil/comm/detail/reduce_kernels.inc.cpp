@@ -80,10 +80,11 @@ struct Max {
 
 template <typename Format, typename Join>
 void reduce_16_bit(const ReduceArgs& args) {
-  float sum[kBlock];
+  float block[kBlock];
   float next[kBlock];
   for (int64_t begin = 0; begin < args.numel; begin += kBlock) {
     const int64_t n = args.numel - begin < kBlock ? args.numel - begin : kBlock;
+    float* sum = args.widen ? static_cast<float*>(args.out) + begin : block;
     Format::widen(static_cast<const uint16_t*>(args.sources[0]) + begin, sum, n);
     for (int source = 1; source < args.num_sources; ++source) {
       Format::widen(static_cast<const uint16_t*>(args.sources[source]) + begin, next, n);
@@ -92,7 +93,7 @@ void reduce_16_bit(const ReduceArgs& args) {
     if (args.scale != 1.0F) {
       for (int64_t i = 0; i < n; ++i) sum[i] *= args.scale;
     }
-    Format::narrow(sum, static_cast<uint16_t*>(args.out) + begin, n);
+    if (!args.widen) Format::narrow(sum, static_cast<uint16_t*>(args.out) + begin, n);
   }
 }
 

@@ -13,10 +13,11 @@ namespace hydrofoil::comm::detail {
 namespace {
 
 constexpr uint64_t kMagic = 0x6879'6472'6f66'0002;
+constexpr int64_t kPageBytes = 4096;
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-int64_t channels_offset() { return round_up(sizeof(SegmentHead), 4096); }
+int64_t channels_offset() { return round_up(sizeof(SegmentHead), kPageBytes); }
 
 int64_t mailboxes_offset(const SegmentLayout& layout) {
   return channels_offset() + layout.num_channels * static_cast<int64_t>(sizeof(ChannelBlock));
@@ -108,7 +109,7 @@ class SegmentBoard : public StatusBoard {
 
 int64_t SegmentLayout::slots_offset() const {
   const int64_t mailboxes = static_cast<int64_t>(num_channels) * size * static_cast<int64_t>(sizeof(Mailbox));
-  return round_up(mailboxes_offset(*this) + mailboxes, 4096);
+  return round_up(mailboxes_offset(*this) + mailboxes, kPageBytes);
 }
 
 int64_t SegmentLayout::mailbox_slots_offset() const { return slots_offset() + 2 * num_channels * kSlotBytes; }
@@ -121,13 +122,14 @@ int64_t SegmentLayout::total_bytes() const { return heap_offset() + heap_bytes; 
 
 std::shared_ptr<memory::Arena> SegmentSet::arena(int rank, SharedUse use) {
   const Segment& own = segments[static_cast<size_t>(rank)];
-  const int64_t half = own.layout().heap_bytes / 2;
-  if (half == 0) return nullptr;
+  const auto num_uses = static_cast<int64_t>(arenas_.size());
+  const int64_t part = own.layout().heap_bytes / num_uses / kPageBytes * kPageBytes;
+  if (part == 0) return nullptr;
   const auto index = static_cast<size_t>(use);
   const std::lock_guard lock(mutex_);
   auto arena = arenas_[index].lock();
   if (arena == nullptr) {
-    arena = memory::Arena::create_over(own.heap() + static_cast<int64_t>(index) * half, half, shared_from_this());
+    arena = memory::Arena::create_over(own.heap() + static_cast<int64_t>(index) * part, part, shared_from_this());
     arenas_[index] = arena;
   }
   return arena;

@@ -112,14 +112,19 @@ class SegmentSet : public std::enable_shared_from_this<SegmentSet> {
   // True where the peer's process has ended (always false for threads).
   [[nodiscard]] virtual bool ended(int rank) = 0;
 
-  // Half of `rank`'s own heap for each use; null where there is none. It keeps the set mapped.
+  // See Backend::map_private.
+  [[nodiscard]] virtual bool map_private(int rank, int64_t heap_offset, int64_t num_bytes, char* address) {
+    return false;
+  }
+
+  // An equal part of `rank`'s own heap for each use; null where there is none. It keeps the set mapped.
   [[nodiscard]] std::shared_ptr<memory::Arena> arena(int rank, SharedUse use);
 
   std::vector<Segment> segments;
 
  private:
   std::mutex mutex_;
-  std::array<std::weak_ptr<memory::Arena>, 2> arenas_;
+  std::array<std::weak_ptr<memory::Arena>, 3> arenas_;
 };
 
 // StatusBoard in the segments.

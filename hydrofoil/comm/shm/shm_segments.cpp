@@ -177,8 +177,17 @@ bool ShmSegments::ended(int rank) {
   return ::poll(&entry, 1, 0) > 0;
 }
 
-void ShmSegments::add(char* base, const SegmentLayout& layout, FileDescriptor socket, FileDescriptor process) {
-  peers_.push_back({.base = base, .socket = std::move(socket), .process = std::move(process)});
+bool ShmSegments::map_private(int rank, int64_t heap_offset, int64_t num_bytes, char* address) {
+  const int64_t offset = segments[static_cast<size_t>(rank)].layout().heap_offset() + heap_offset;
+  return ::mmap(address, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, peers_[static_cast<size_t>(rank)].memory.get(),
+                offset) != MAP_FAILED;
+}
+
+void ShmSegments::add(char* base, const SegmentLayout& layout, FileDescriptor memory, FileDescriptor socket,
+                      FileDescriptor process) {
+  peers_.push_back(
+      {.base = base, .memory = std::move(memory), .socket = std::move(socket), .process = std::move(process)});
   bytes_ = layout.total_bytes();
   segments.emplace_back(base, layout);
 }
@@ -276,12 +285,12 @@ std::unique_ptr<ShmSegments> ShmRendezvous::exchange() {
     for (int peer = 0; peer < layout_.size; ++peer) {
       Peer& entry = peers_[static_cast<size_t>(peer)];
       if (peer == rank_) {
-        set->add(std::exchange(own, nullptr), layout_, {}, {});
+        set->add(std::exchange(own, nullptr), layout_, std::move(memory_), {}, {});
         continue;
       }
       check_memory(entry.memory.get(), layout_.total_bytes(), rank_name(peer));
       char* base = map_memory(entry.memory.get(), layout_.total_bytes());
-      set->add(base, layout_, std::move(entry.socket), std::move(entry.process));
+      set->add(base, layout_, std::move(entry.memory), std::move(entry.socket), std::move(entry.process));
       protect_heap(set->segments.back(), rank_name(peer));
       const SegmentHead& head = set->segments.back().head();
       if (head.token != entry.secret || head.size != layout_.size || head.num_channels != layout_.num_channels) {

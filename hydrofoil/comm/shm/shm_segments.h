@@ -37,14 +37,17 @@ class ShmSegments : public SegmentSet {
   ShmSegments& operator=(const ShmSegments&) = delete;
 
   bool ended(int rank) override;
+  bool map_private(int rank, int64_t heap_offset, int64_t num_bytes, char* address) override;
 
-  // Takes the mapping of the next rank. `socket` and `process` are invalid for the rank itself; `process` where there
-  // are no pidfds.
-  void add(char* base, const SegmentLayout& layout, FileDescriptor socket, FileDescriptor process);
+  // Takes the memory of the next rank and its mapping. `socket` and `process` are invalid for the rank itself;
+  // `process` where there are no pidfds.
+  void add(char* base, const SegmentLayout& layout, FileDescriptor memory, FileDescriptor socket,
+           FileDescriptor process);
 
  private:
   struct Peer {
     char* base = nullptr;
+    FileDescriptor memory;
     FileDescriptor socket;
     FileDescriptor process;
   };

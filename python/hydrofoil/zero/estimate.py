@@ -38,7 +38,7 @@ def _live_tree(model: torch.nn.Module) -> tuple[list[_C.ModuleNode], list[tuple[
 
 def _plan(stage: int, ranks: int, tree: tuple[list[_C.ModuleNode], list[tuple[str, int, str, bool]]]) -> _C.Plan:
     config = ('{"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": true}, "zero_optimization": {"stage": %d}, '
-              '"optimizer": {"type": "AdamW"}}' % stage)
+              '"hydrofoil": {"backend": "c10d"}, "optimizer": {"type": "AdamW"}}' % stage)
     options = _C.resolve_config(config, ranks, True)
     nodes, table = tree
     return _C.make_plan(options, ranks, 1, True, True, nodes, table, [], _C.Roofs(), None)[0]

@@ -49,13 +49,16 @@ ModelSpec blocks(int num_blocks, int64_t numel, int64_t head) {
   return spec;
 }
 
-// docs of the sharding runtime: stage 0 (2+g+12)P; 1 (2+g)P + 12P/N; 2 2P + (g+12)P/N; 3 (2+g+12)P/N, here g = 4.
+// Stage 0 (2+g+12)P; 1 (2+g)P + 12P/N; 2 2P + (g+12)P/N; 3 (2+g+12)P/N, here g = 4; 1 as 2 with one backward a step.
 TEST(Plan, KeepsWhatTheZeroPaperSays) {
   constexpr int kRanks = 8;
   const ModelSpec spec = blocks(4, 1 << 20, 1 << 20);
   const int64_t p = spec.num_parameters();
   EXPECT_EQ(make_plan(spec, mixed_precision(0, kRanks)).states.total(), 18 * p);
-  EXPECT_EQ(make_plan(spec, mixed_precision(1, kRanks)).states.total(), 6 * p + 12 * p / kRanks);
+  EXPECT_EQ(make_plan(spec, mixed_precision(1, kRanks)).states.total(), 2 * p + 16 * p / kRanks);
+  Settings accumulating = mixed_precision(1, kRanks);
+  accumulating.accumulation_steps = 2;
+  EXPECT_EQ(make_plan(spec, accumulating).states.total(), 6 * p + 12 * p / kRanks);
   EXPECT_EQ(make_plan(spec, mixed_precision(2, kRanks)).states.total(), 2 * p + 16 * p / kRanks);
   EXPECT_EQ(make_plan(spec, mixed_precision(3, kRanks)).states.total(), 18 * p / kRanks);
   EXPECT_EQ(make_plan(spec, mixed_precision(3, 1)).states.total(), 18 * p);
@@ -102,6 +105,23 @@ TEST(Plan, HoldsTwoUnitsAndThreeBucketsAtMost) {
   Settings without_overlap = mixed_precision(3, 4);
   without_overlap.overlap = false;
   EXPECT_EQ(make_plan(spec, without_overlap).peak_slot_bytes, (2 + 4) * (int64_t{1} << 20));
+}
+
+TEST(Plan, OneHostKeepsParametersOnceAndGathersNothing) {
+  const ModelSpec spec = blocks(6, 1 << 20, 1 << 20);
+  const int64_t p = spec.num_parameters();
+  for (int stage = 1; stage <= 3; ++stage) {
+    Settings settings = mixed_precision(stage, 4);
+    settings.shares_parameters = settings.narrow_buckets = true;
+    const Plan plan = make_plan(spec, settings);
+    EXPECT_EQ(plan.states.total(), 18 * p / 4) << stage;
+    EXPECT_EQ(bytes_of(plan, Activity::kGather) + bytes_of(plan, Activity::kPublish), 0) << stage;
+    EXPECT_EQ(bytes_of(plan, Activity::kReduce), 2 * p) << stage;
+    EXPECT_EQ(plan.peak_slot_bytes, 3 * 2 * (int64_t{1} << 20)) << stage;
+  }
+  Settings settings = mixed_precision(1, 3);
+  settings.shares_parameters = true;
+  EXPECT_EQ(make_plan(blocks(1, 7, 1), settings).states.parameters, 4096);  // whole pages a slice
 }
 
 TEST(Plan, GrowsWithUnitsNotWithRanks) {
