@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "hydrofoil/comm/local/local_group.h"
 #include "hydrofoil/models/causal_lm.h"
 #include "hydrofoil/zero/optimizer_step.h"
+#include "tests/support/comm_backends.h"
 #include "tests/support/run_ranks.h"
 
 // The planner against what the runtime really keeps and allocates, to the byte.
@@ -22,12 +22,13 @@ struct Case {
   c10::ScalarType accumulation_dtype;
   int64_t unit_min_bytes;
   bool overlap;
+  std::string backend = "local";
+  int micro_steps = 3;
 };
 
 constexpr auto kFp32 = c10::ScalarType::Float;
 constexpr auto kBf16 = c10::ScalarType::BFloat16;
 constexpr int kNumSteps = 2;
-constexpr int kMicroSteps = 3;
 
 const char* config_text(const std::string& model) {
   if (model == "gpt2") {
@@ -78,7 +79,9 @@ Settings settings_of(const Case& c) {
   if (c.model_dtype != kFp32) settings.model_dtype = c.model_dtype;
   settings.accumulation_dtype = c.accumulation_dtype;
   settings.num_optimizer_states = 2;
-  settings.accumulation_steps = kMicroSteps;
+  settings.accumulation_steps = c.micro_steps;
+  settings.narrow_buckets = c.micro_steps == 1 && c.accumulation_dtype == kFp32;
+  settings.shares_parameters = c.backend == "shm";
   settings.unit_min_bytes = c.unit_min_bytes;
   settings.overlap = c.overlap;
   return settings;
@@ -88,17 +91,19 @@ zero::RuntimeOptions options_of(const Case& c, int rank) {
   zero::RuntimeOptions options;
   options.sharding = zero::Sharding::of_stage(c.stage, rank, c.num_ranks);
   options.sharding.accumulation_dtype = c.accumulation_dtype;
+  options.sharding.gradients |= options.sharding.optimizer_states && c.micro_steps == 1;  // as build_engine has it
+  options.sharding.narrow_buckets = c.micro_steps == 1 && c.accumulation_dtype == kFp32;
   if (c.model_dtype != kFp32) options.sharding.model_dtype = c.model_dtype;
   options.reduction.overlap = c.overlap;
   options.unit_min_bytes = c.unit_min_bytes;
   return options;
 }
 
-void train(zero::Runtime& runtime, models::CausalLM& model) {
+void train(zero::Runtime& runtime, models::CausalLM& model, int micro_steps) {
   const at::Tensor tokens = at::zeros({2, 8}, at::kLong);
   for (int step = 1; step <= kNumSteps; ++step) {
-    for (int i = 0; i < kMicroSteps; ++i) {
-      runtime.reducer().configure_rounds(i + 1 == kMicroSteps, 1.0 / kMicroSteps, i);
+    for (int i = 0; i < micro_steps; ++i) {
+      runtime.reducer().configure_rounds(i + 1 == micro_steps, 1.0 / micro_steps, i);
       const at::Tensor loss = model.loss(tokens, models::next_token_targets(tokens));
       runtime.watch_loss(loss);
       loss.backward();
@@ -117,7 +122,7 @@ TEST_P(PlanAgainstRuntime, HasItsBytes) {
   const Case& c = GetParam();
   const bool runs = std::string(c.model) != "mixed llama" || c.model_dtype != kFp32;  // else dtypes do not match
   const auto channels =
-      comm::make_local_channels(c.num_ranks, 2, {.name = "test", .timeout = std::chrono::seconds(60)});
+      testing::connect_threads(c.backend, c.num_ranks, 2, {.name = "test", .timeout = std::chrono::seconds(60)});
   std::vector<zero::MemoryReport> reports(c.num_ranks);
   testing::run_ranks(c.num_ranks, [&](int r) {
     const auto model = build(c.model);
@@ -125,7 +130,7 @@ TEST_P(PlanAgainstRuntime, HasItsBytes) {
                           channels[r][1]);
     model->tree().boundaries->attach(&runtime);
     if (runs) {
-      train(runtime, *model);
+      train(runtime, *model, c.micro_steps);
     } else {
       runtime.allocate_optimizer_states(2);
     }
@@ -154,6 +159,9 @@ std::vector<Case> cases() {
       for (int num_ranks = 1; num_ranks <= 4; ++num_ranks) {
         result.push_back({model, stage, num_ranks, kFp32, kFp32, 0, true});
         if (num_ranks % 2 == 0) result.push_back({model, stage, num_ranks, kBf16, kFp32, 4096, true});
+        if (num_ranks == 2) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "shm", 1});
+        if (num_ranks == 3) result.push_back({model, stage, num_ranks, kFp32, kFp32, 4096, true, "shm"});
+        if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "local", 1});
         if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kBf16, 0, false});
       }
     }
