@@ -1,6 +1,7 @@
 #include "hydrofoil/plan/roofs_json.h"
 
 #include <array>
+#include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 

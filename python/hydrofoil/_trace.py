@@ -150,5 +150,6 @@ def _fake_input(tensor: torch.Tensor) -> torch.Tensor:
 def _call(model: torch.nn.Module, state: dict[str, torch.Tensor], step: Callable[[Any], torch.Tensor]) -> torch.Tensor:
     loss = step(_Functional(model, state))
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        raise ValueError(f"plan: step: got {type(loss).__name__}, expected it to return the loss, a scalar that needs gradients")
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        raise ValueError(f"plan: step: got {got}, expected it to return the loss, a scalar that needs gradients")
     return loss

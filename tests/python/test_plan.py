@@ -117,14 +117,14 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     with torch.device("meta"):
         model = Model(width=1024, blocks=8)
     assert hydrofoil.plan(model, config(0), world_size=8, memory="2GiB").state_bytes < 2 << 30
-    with pytest.raises(ValueError, match=r"does not fit: a rank needs .* of 300 MiB.*cheapest setting that fits: zero_optimization.stage 3"):
+    with pytest.raises(ValueError, match=r"does not fit: a rank needs .* of 300 MiB.*cheapest setting that fits: zero_optimization.stage 1"):
         hydrofoil.plan(model, config(0), world_size=8, memory="300MiB")
     with pytest.raises(ValueError, match='memory: got "300 mib"'):
         hydrofoil.plan(model, config(0), memory="300 mib")
 
 
 def test_wrong_use_is_named() -> None:
-    with pytest.raises(ValueError, match="step: got Tensor, expected it to return the loss"):
+    with pytest.raises(ValueError, match="step: got a tensor of shape .*, expected it to return the loss"):
         hydrofoil.plan(Model(), config(0), step=lambda model: model(torch.zeros(1, 2, dtype=torch.long)))
     with pytest.raises(ValueError, match="nodes: got 3"):
         hydrofoil.plan(Model(), config(0), world_size=4, num_nodes=3)
