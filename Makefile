@@ -7,7 +7,7 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: bench bench-setup bench-full help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
+.PHONY: bench bench-setup bench-full bench-micro help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz [SECONDS=60] [FUZZ_TARGETS='npy config']              fuzz each parser of outside bytes that long (needs clang)"
 	@echo "make bench [ARGS='--cells compute/bf16/3']                      side by side with DeepSpeed, FSDP2 and DDP, under 20 minutes"
 	@echo "make bench-full                                                 the whole grid; goes on where it stopped"
+	@echo "make bench-micro [ARGS='--only kernels']                        kernels, collectives, boundaries against their roofs and peers"
 	@echo "make setup                                                      only build and install into .venv/"
 
 setup:
@@ -81,6 +82,12 @@ bench: bench-setup
 
 bench-full: bench-setup
 	$(BIN)/python benchmarks/e2e/compare.py --full --resume --out build/bench/e2e_full.json $(ARGS)
+
+bench-micro:
+	@tools/setup.sh bench
+	@benchmarks/setup_peers.sh
+	cmake --preset micro >/dev/null && cmake --build --preset micro
+	$(BIN)/python benchmarks/micro/run.py $(ARGS)
 
 lint:
 	$(PYTHON) tools/check_layers.py

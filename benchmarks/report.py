@@ -1,6 +1,6 @@
 """Writes docs/performance.md, its plots and benchmarks/results/ from what the benchmarks measured.
 
-    make bench && .venv/bin/hydrofoil run --nproc 2 benchmarks/micro/collectives.py --json build/bench/collectives.json
+    make bench bench-micro
     .venv/bin/python benchmarks/report.py
 """
 
@@ -16,6 +16,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from micro_report import sections  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 COLORS = {"hydrofoil": "#1f77b4", "deepspeed": "#ff7f0e", "fsdp2": "#2ca02c", "ddp": "#7f7f7f"}
@@ -48,18 +49,18 @@ def e2e_table(cells: dict[str, Any]) -> list[str]:
     return lines
 
 
-def collectives_table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["| collective | dtype | KiB | shm, us | Gloo, us | Gloo / shm | share of the copy roof |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(f"| {row['collective']} | {row['dtype']} | {row['bytes'] // 1024} | {row['shm_s'] * 1e6:.0f} | {row['gloo_s'] * 1e6:.0f} | "
-                     f"{row['ratio']:.1f} | {100 * row['roof_share']:.0f} % |")
-    return lines
+def write_results(what: str, machine: dict[str, Any], lines: list[str]) -> None:
+    hardware = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
+    results = ROOT / "benchmarks/results"
+    results.mkdir(exist_ok=True)
+    text = "\n".join(lines) + "\n"
+    (results / f"{what}_{hardware}_{machine['date'][:4]}{machine['date'][5:7]}.md").write_text(text.replace("(images/", "(../../docs/images/"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--e2e", type=Path, default=ROOT / "build/bench/e2e.json")
-    parser.add_argument("--collectives", type=Path, default=ROOT / "build/bench/collectives.json")
+    parser.add_argument("--micro", type=Path, default=ROOT / "build/bench/micro.json", help="of make bench-micro; left out where there is none")
     arguments = parser.parse_args()
     measured = json.loads(arguments.e2e.read_text())
     machine, cells = measured["machine"], measured["cells"]
@@ -73,15 +74,13 @@ def main() -> None:
              "competitors in turns in one run. The machines are shared and differ; only the ratios hold.", "", roofs, "",
              "Rows that say so are not comparable: DDP and DeepSpeed's stage 0 in bf16 keep no fp32 master weights.", "",
              "![step time](images/step_time.svg)", "", "![peak memory](images/peak_memory.svg)", "", *e2e_table(cells)]
-    if arguments.collectives.exists():
-        lines += ["", "## Collectives", "", "`hydrofoil run --nproc 2 benchmarks/micro/collectives.py`: `hydrofoil_shm` and Gloo in the same processes, on tensors of "
-                  "the processes' own memory.", "", *collectives_table(json.loads(arguments.collectives.read_text()))]
-    text = "\n".join(lines) + "\n"
-    (ROOT / "docs/performance.md").write_text(text)
-    results = ROOT / "benchmarks/results"
-    results.mkdir(exist_ok=True)
-    hardware = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
-    (results / f"e2e_{hardware}_{machine['date'][:4]}{machine['date'][5:7]}.md").write_text(text.replace("(images/", "(../../docs/images/"))
+    write_results("e2e", machine, lines)
+    if arguments.micro.exists():
+        micro = json.loads(arguments.micro.read_text())
+        micro_lines = sections(micro, images)
+        write_results("micro", micro["machine"], ["# Micro-benchmarks", *micro_lines[1:]])
+        lines += ["", *micro_lines]
+    (ROOT / "docs/performance.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

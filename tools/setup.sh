@@ -16,12 +16,14 @@ fail() { printf '[setup] error: %s\n' "$*" >&2; exit 1; }
 # -- system packages ---------------------------------------------------------------------------------------------------
 packages=(g++ cmake ninja-build ccache nlohmann-json3-dev libcli11-dev libxxhash-dev)
 [ "$purpose" = test ] && packages+=(libgtest-dev util-linux openmpi-bin libopenmpi-dev iproute2)
+[ "${1:-}" = bench ] && packages+=(libbenchmark-dev)
 present() {
   case $1 in
     g++) command -v g++ ;; cmake) command -v cmake ;; ninja-build) command -v ninja ;; ccache) command -v ccache ;;
     nlohmann-json3-dev) ls /usr/include/nlohmann/json.hpp ;; libcli11-dev) ls /usr/include/CLI/CLI.hpp ;;
     libxxhash-dev) ls /usr/include/xxhash.h ;; libgtest-dev) ls /usr/include/gtest/gtest.h ;; util-linux) command -v unshare ;; openmpi-bin) command -v mpirun ;;
     libopenmpi-dev) command -v mpicxx ;; iproute2) command -v ip ;;
+    libbenchmark-dev) ls /usr/include/benchmark/benchmark.h ;;
   esac >/dev/null 2>&1
 }
 missing=()

@@ -14,17 +14,19 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, TextIO
+from typing import Any, Iterator
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from turns import Ranks  # noqa: E402
+
 RANKS = 2
 START_TIMEOUT_S = 300
 # Relative to Hydrofoil's, so that nobody is fast by computing something else.
@@ -71,59 +73,18 @@ class Result:
         }
 
 
-class Job:
-    """The ranks of one competitor, which answer turns."""
+class Job(Ranks):
+    """The ranks of one competitor."""
 
     def __init__(self, competitor: Competitor, cell: Cell, log: Path, persistence_threshold: int | None = None) -> None:
-        self.competitor, self.log = competitor, log
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        self.competitor = competitor
         # The venv's own path, not what its link points to, or it would lose its packages.
         python = ROOT / ".venv/bin/python" if competitor.engine == "hydrofoil" else ROOT / "benchmarks/.peers/bin/python"
         command = [str(python), str(HERE / "worker.py"), "--engine", competitor.engine, "--stage", str(competitor.stage), "--shape", cell.shape,
                    "--dtype", cell.dtype, "--accumulation", str(cell.accumulation)]
         if persistence_threshold is not None:
             command += ["--persistence-threshold", str(persistence_threshold)]
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self._turns: list[TextIO] = []
-        self._answers: list[TextIO] = []
-        with open(log, "w", encoding="utf-8") as output:
-            for rank in range(RANKS):
-                turns_read, turns_write = os.pipe()
-                answers_read, answers_write = os.pipe()
-                environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS), "LOCAL_WORLD_SIZE": str(RANKS),
-                               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-                               "HF_HUB_OFFLINE": "1", "BENCH_TURNS": str(turns_read), "BENCH_ANSWERS": str(answers_write)}
-                environment.pop("PYTHONPATH", None)
-                self.processes.append(subprocess.Popen(command, env=environment, pass_fds=(turns_read, answers_write), stdin=subprocess.DEVNULL,
-                                                       stdout=output, stderr=subprocess.STDOUT))
-                os.close(turns_read)
-                os.close(answers_write)
-                self._turns.append(os.fdopen(turns_write, "w", buffering=1))
-                self._answers.append(os.fdopen(answers_read, "r", buffering=1))
-
-    def answers(self) -> list[dict[str, Any]]:
-        lines = [answer.readline() for answer in self._answers]
-        if not all(lines):
-            tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise RuntimeError(f"{self.competitor.name} ended before its turn; the end of {self.log}:\n{tail}")
-        return [json.loads(line) for line in lines]
-
-    def turn(self, command: str) -> list[dict[str, Any]]:
-        for turns in self._turns:
-            print(command, file=turns)
-        return self.answers()
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        for file in (*self._turns, *self._answers):
-            try:
-                file.close()
-            except OSError:
-                pass
+        super().__init__(competitor.name, command, RANKS, log)
 
 
 def mean(values: Iterator[float]) -> float:

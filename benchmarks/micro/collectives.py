@@ -1,8 +1,9 @@
 """Collectives over shared memory (hydrofoil_shm) against Gloo, in the same two processes, in turns.
 
-    hydrofoil run --nproc 2 benchmarks/micro/collectives.py [--sizes 65536 67108864] [--rounds 15] [--json FILE]
+    hydrofoil run --nproc 2 benchmarks/micro/collectives.py [--sizes 65536 67108864] [--rounds 9] [--json FILE]
 
-A size is in bytes of the whole tensor: the buffer of all_reduce, the output of all_gather, the input of reduce_scatter. A time is the slower
+bench_collectives measures the same in C++, without copies on the way, and MPI. A size is in bytes of the whole tensor: the buffer of
+all_reduce and broadcast, the output of all_gather, the input of reduce_scatter. A time is the slower
 rank's, medians over the rounds. The roof is what one core copies per second while the other does the same (bytes read and written), and
 the share of it counts the bytes that the algorithm must read and write at each rank.
 """
@@ -30,6 +31,7 @@ def must_move(collective: str, size: int, world: int) -> float:
         "all_gather": 2 * part * (world - 1),  # read the others' parts, write them
         "reduce_scatter": part * world + part,  # read every rank's part, write the sum
         "all_reduce": part * world + part + 2 * part * (world - 1),  # both
+        "broadcast": 2 * size,  # a rank that is not the root
     }[collective]
 
 
@@ -38,6 +40,8 @@ def call(collective: str, tensor: torch.Tensor, part: torch.Tensor, group: objec
         dist.all_reduce(tensor, group=group)
     elif collective == "all_gather":
         dist.all_gather_into_tensor(tensor, part, group=group)
+    elif collective == "broadcast":
+        dist.broadcast(tensor, 0, group=group)
     else:
         dist.reduce_scatter_tensor(part, tensor, group=group)
 
@@ -56,8 +60,8 @@ def copy_roof(size: int, rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20], help="bytes")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20], help="bytes")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="write the results there too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,11 +70,11 @@ def main() -> None:
     groups = {"shm": dist.new_group(backend="hydrofoil_shm"), "gloo": dist.group.WORLD}
     rows = []
     for dtype_name, dtype in DTYPES.items():
-        for collective in ("all_reduce", "all_gather", "reduce_scatter"):
+        for collective in ("all_reduce", "all_gather", "reduce_scatter", "broadcast"):
             for size in arguments.sizes:
                 tensor = torch.ones(size // dtype.itemsize, dtype=dtype)
                 part = torch.ones(tensor.numel() // world, dtype=dtype)
-                repeats = max(1, min(200, (1 << 20) // size * 20))
+                repeats = max(1, min(100, (20 << 20) // size))
                 times: dict[str, list[float]] = {name: [] for name in groups}
                 for round_number in range(arguments.rounds + 2):
                     for name, group in groups.items():

@@ -18,9 +18,7 @@ bool has_f16c() {
 }
 #endif
 
-}  // namespace
-
-CpuIsa detected_cpu_isa() {
+CpuIsa detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -30,6 +28,14 @@ CpuIsa detected_cpu_isa() {
   if (avx2) return CpuIsa::kAvx2;
 #endif
   return CpuIsa::kScalar;
+}
+
+}  // namespace
+
+CpuIsa detected_cpu_isa() {
+  // Once: every kernel asks, and a virtual machine leaves to its host for each CPUID, which takes microseconds.
+  static const CpuIsa isa = detect();
+  return isa;
 }
 
 const char* cpu_isa_name(CpuIsa isa) {

@@ -57,11 +57,13 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
   lines.push_back("optimizer " + parts.optimizer_text);
   for (const auto& parameter : parts.parameters) lines.push_back(describe(parameter));
   comm::require_agreement(parts.gather_group, "initialize", lines);
-  require_memory(options, parts.parameters, parts.modules, parts.training, parts.gather_group);
+  require_memory(options, parts.parameters, parts.modules, parts.training, parts.native_optimizer.has_value(),
+                 parts.gather_group);
 
   zero::RuntimeOptions of_runtime =
       runtime_options(options, mesh::Mesh({{"dp", parts.gather_group.size()}}), parts.gather_group.rank());
   of_runtime.sharding.narrow_buckets = of_runtime.sharding.narrow_buckets && parts.reduce_group.widens_sums();
+  of_runtime.sharding.passing_gradients = parts.native_optimizer.has_value();
   of_runtime.training = parts.training;
   of_runtime.translate_hook_error = std::move(parts.translate_hook_error);
   auto runtime = std::make_unique<zero::Runtime>(std::move(parts.parameters), std::move(parts.modules), of_runtime,

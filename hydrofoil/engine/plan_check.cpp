@@ -47,7 +47,8 @@ plan::ModelSpec model_spec(const std::vector<zero::RuntimeParameter>& parameters
 }
 
 void require_memory(const EngineOptions& options, const std::vector<zero::RuntimeParameter>& parameters,
-                    const std::vector<zero::ModuleNode>& modules, bool training, const comm::Group& group) {
+                    const std::vector<zero::ModuleNode>& modules, bool training, bool native_optimizer,
+                    const comm::Group& group) {
   const bool plannable = std::all_of(parameters.begin(), parameters.end(),
                                      [](const auto& info) { return plan::is_known(info.parameter.scalar_type()); });
   if (parameters.empty() || !plannable) return;  // errors of the runtime's own
@@ -58,6 +59,7 @@ void require_memory(const EngineOptions& options, const std::vector<zero::Runtim
   question.has_costs = false;
   question.settings = plan_settings(options, {.world_size = group.size(), .cpu_device = cpu_device});
   question.settings.training = training;
+  question.settings.passing_gradients = native_optimizer;
   if (group.shared_arena(comm::SharedUse::kSlices) != nullptr) assume_one_host(options, question.settings);
   question.settings.narrow_buckets = wants_narrow_buckets(options) && group.widens_sums();
   const plan::Plan plan = plan::make_plan(spec, question.settings);

@@ -19,6 +19,7 @@ namespace hydrofoil::engine {
 // ("24GiB", a rank), or the host's or container's memory over its ranks (LOCAL_WORLD_SIZE). The error has the numbers
 // and the cheapest setting that would fit.
 void require_memory(const EngineOptions& options, const std::vector<zero::RuntimeParameter>& parameters,
-                    const std::vector<zero::ModuleNode>& modules, bool training, const comm::Group& group);
+                    const std::vector<zero::ModuleNode>& modules, bool training, bool native_optimizer,
+                    const comm::Group& group);
 
 }  // namespace hydrofoil::engine

@@ -41,6 +41,7 @@ plan::Settings plan_settings(const EngineOptions& options, const ResolveContext&
   settings.micro_batch_size = options.train_micro_batch_size_per_gpu;
   settings.unit_min_bytes = options.hydrofoil.unit_min_bytes;
   settings.overlap = options.hydrofoil.overlap;
+  settings.passing_gradients = options.optimizer.native;
   settings.alignment_bytes = context.cpu_device ? memory::kHostAlignmentBytes : memory::kCudaAlignmentBytes;
   return settings;
 }

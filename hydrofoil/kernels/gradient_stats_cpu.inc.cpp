@@ -13,21 +13,38 @@ void add_squares(const float* __restrict values, int64_t numel, double* __restri
   for (int64_t i = 0; i < numel; i += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       const double value = values[i + lane];
+#if defined(__FMA__)
+      lanes[lane] = __builtin_fma(value, value, lanes[lane]);  // the same bits, for the square is exact
+#else
       lanes[lane] += value * value;
+#endif
     }
   }
+}
+
+// `count` elements as fp32, in `buffer` where they are not fp32 already.
+template <typename Type>
+const float* as_floats(const typename Type::Raw* data, int64_t count, float* __restrict buffer) {
+  for (int64_t i = 0; i < count; ++i) buffer[i] = Type::load(data[i]);
+  return buffer;
+}
+template <>
+const float* as_floats<Float32>(const float* data, int64_t count, float* __restrict buffer) {
+  return data;
 }
 
 template <typename Type>
 double sum_of_squares(const typename Type::Raw* data, int64_t numel) {
   alignas(64) float values[kChunk];
   alignas(64) double lanes[kLanes] = {};
-  for (int64_t begin = 0; begin < numel; begin += kChunk) {
-    const int64_t count = numel - begin < kChunk ? numel - begin : kChunk;
-    for (int64_t i = 0; i < count; ++i) values[i] = Type::load(data[begin + i]);
-    const int64_t padded = (count + kLanes - 1) / kLanes * kLanes;
-    for (int64_t i = count; i < padded; ++i) values[i] = 0;
-    add_squares(values, padded, lanes);
+  const int64_t whole = numel / kLanes * kLanes;
+  for (int64_t begin = 0; begin < whole; begin += kChunk) {
+    const int64_t count = whole - begin < kChunk ? whole - begin : kChunk;
+    add_squares(as_floats<Type>(data + begin, count, values), count, lanes);
+  }
+  if (whole < numel) {
+    for (int64_t i = 0; i < kLanes; ++i) values[i] = whole + i < numel ? Type::load(data[whole + i]) : 0;
+    add_squares(values, kLanes, lanes);
   }
   for (int64_t width = kLanes / 2; width > 0; width /= 2) {
     for (int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];

@@ -13,8 +13,9 @@
 namespace hydrofoil::kernels::HYDROFOIL_ISA {
 namespace {
 
-// Elements that one round of the loop handles: gradient and model copy of a block stay in the L1 cache.
-constexpr int64_t kBlock = 1024;
+// Elements that one round of the loop handles: gradient and model copy of a block stay in the L1 cache. Far below a
+// page of each array, so that the processor prefetches all of them side by side (a quarter faster than 1024 on Zen 4).
+constexpr int64_t kBlock = 256;
 constexpr int64_t kLine = 64;
 
 template <typename Type>

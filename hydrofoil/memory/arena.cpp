@@ -30,7 +30,7 @@ std::shared_ptr<Arena> Arena::create_over(char* base, int64_t num_bytes, std::sh
   HYDROFOIL_CHECK_ARG(num_bytes > 0 && num_bytes % kPageBytes == 0, "Arena::create_over", "num_bytes: got ", num_bytes,
                       ", expected a multiple of ", kPageBytes);
   auto arena = create(c10::Device(c10::kCPU), 0);
-  arena->regions_.push_back({.base = base, .num_bytes = num_bytes, .shared = true, .free = {{0, num_bytes}}});
+  arena->regions_.push_back({.base = base, .num_bytes = num_bytes, .shared = true, .ranges = FreeRanges(num_bytes)});
   arena->owner_ = std::move(owner);
   arena->owner_process_ = ::getpid();
   return arena;
@@ -51,8 +51,7 @@ void Arena::add_region(int64_t num_bytes) {
     throw_system_error("Arena::allocate", detail::concat("cannot reserve ", num_bytes, " bytes of address space"),
                        errno);
   }
-  Region region{.base = static_cast<char*>(base), .num_bytes = num_bytes};
-  region.free.emplace(0, num_bytes);
+  Region region{.base = static_cast<char*>(base), .num_bytes = num_bytes, .ranges = FreeRanges(num_bytes)};
   regions_.push_back(std::move(region));
 }
 
@@ -70,20 +69,11 @@ c10::DataPtr Arena::allocate(int64_t num_bytes, bool at_page) {
   }
   while (address == nullptr) {
     for (size_t r = 0; r < regions_.size() && address == nullptr; ++r) {
-      auto& free = regions_[r].free;
-      const auto place = [&](int64_t begin) { return at_page ? round_up(begin, kPageBytes) : begin; };
-      const auto fit = std::find_if(free.begin(), free.end(), [&](const auto& range) {
-        return range.first + range.second - place(range.first) >= wanted;
-      });
-      if (fit == free.end()) continue;
-      const auto [begin, length] = *fit;
-      const int64_t offset = place(begin);
-      free.erase(fit);
-      if (offset > begin) free.emplace(begin, offset - begin);
-      if (begin + length > offset + wanted) free.emplace(offset + wanted, begin + length - offset - wanted);
+      const auto offset = regions_[r].ranges.take(wanted, at_page ? kPageBytes : alignment_bytes(device_));
+      if (!offset) continue;
       slot->region = r;
-      slot->offset = offset;
-      address = regions_[r].base + offset;
+      slot->offset = *offset;
+      address = regions_[r].base + *offset;
     }
     if (address == nullptr) add_region(std::max(region_bytes_, round_up(wanted, kPageBytes)));
   }
@@ -101,20 +91,7 @@ void Arena::give_back(const Slot& slot) {
   const std::lock_guard lock(mutex_);
   in_use_bytes_ -= slot.num_bytes;
   if (!device_.is_cpu()) return;
-  auto& free = regions_[slot.region].free;
-  auto [here, inserted] = free.emplace(slot.offset, slot.num_bytes);
-  HYDROFOIL_ASSERT(inserted, "slot returned twice");
-  if (const auto next = std::next(here); next != free.end() && here->first + here->second == next->first) {
-    here->second += next->second;
-    free.erase(next);
-  }
-  if (here != free.begin()) {
-    const auto before = std::prev(here);
-    if (before->first + before->second == here->first) {
-      before->second += here->second;
-      free.erase(here);
-    }
-  }
+  regions_[slot.region].ranges.give_back(slot.offset, slot.num_bytes);
 }
 
 int64_t Arena::in_use_bytes() const {
@@ -136,7 +113,7 @@ void Arena::trim() {
   const std::lock_guard lock(mutex_);
   for (const Region& region : regions_) {
     if (region.shared && !is_ours()) continue;
-    for (const auto& [offset, length] : region.free) {
+    for (const auto& [offset, length] : region.ranges.free()) {
       const int64_t begin = round_up(offset, kPageBytes);
       const int64_t end = (offset + length) / kPageBytes * kPageBytes;
       if (end > begin) ::madvise(region.base + begin, end - begin, region.shared ? MADV_REMOVE : MADV_DONTNEED);

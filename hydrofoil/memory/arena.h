@@ -3,10 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
+
+#include "hydrofoil/memory/free_ranges.h"
 
 namespace hydrofoil::memory {
 
@@ -44,7 +45,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
     char* base = nullptr;
     int64_t num_bytes = 0;
     bool shared = false;
-    std::map<int64_t, int64_t> free;  // offset -> bytes, never adjacent
+    FreeRanges ranges;
   };
   struct Slot;
 

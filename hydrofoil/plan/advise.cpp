@@ -85,7 +85,7 @@ std::optional<Fit> find_fit(const Question& question) {
 std::string explain_misfit(const Question& question, const Plan& plan) {
   const int64_t activations = plan.peak.activation_bytes + plan.peak.workspace_bytes;
   std::string text = detail::concat(
-      "does not fit: a rank needs ", format_bytes(plan.peak.bytes), " (states ", format_bytes(plan.states.total()),
+      "does not fit: a rank needs ", format_bytes(plan.peak.bytes), " (states ", format_bytes(plan.peak.state_bytes),
       ", gathered units and buckets ", format_bytes(plan.peak.slot_bytes),
       activations > 0 ? ", activations " + format_bytes(activations) : std::string("; activations come on top"),
       ") of ", format_bytes(question.memory_bytes), ", most in ", phase_name(plan.peak.phase), " at ", plan.peak.where);

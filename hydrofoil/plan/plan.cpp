@@ -12,11 +12,12 @@ constexpr const char* kFunction = "plan";
 
 Peak find_peak(const Plan& plan) {
   Peak peak;
-  peak.bytes = plan.states.total();
+  peak.bytes = peak.state_bytes = plan.permanent_bytes();
   for (const auto& point : plan.timeline.memory) {
-    const int64_t bytes = plan.states.total() + point.transient_bytes();
+    const int64_t bytes = plan.permanent_bytes() + point.transient_bytes();
     if (bytes <= peak.bytes) continue;
     peak = {.bytes = bytes,
+            .state_bytes = plan.permanent_bytes() + point.gradient_bytes,
             .slot_bytes = point.slot_bytes,
             .activation_bytes = point.activation_bytes,
             .workspace_bytes = point.workspace_bytes,
@@ -31,6 +32,10 @@ Peak find_peak(const Plan& plan) {
 }
 
 }  // namespace
+
+int64_t Plan::permanent_bytes() const {
+  return states.total() - (settings.passing_gradients && settings.shards_gradients() ? states.gradients : 0);
+}
 
 void Settings::validate() const {
   HYDROFOIL_CHECK_ARG(stage >= 0 && stage <= 3, kFunction, "stage: got ", stage, ", expected 0, 1, 2 or 3");

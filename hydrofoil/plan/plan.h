@@ -15,7 +15,8 @@ namespace hydrofoil::plan {
 // The moment of a step at which a rank holds most, permanent state included.
 struct Peak {
   int64_t bytes = 0;
-  int64_t slot_bytes = 0;  // what of them is no permanent state, by kind
+  int64_t state_bytes = 0;  // that exist at that moment
+  int64_t slot_bytes = 0;
   int64_t activation_bytes = 0;
   int64_t workspace_bytes = 0;
   Phase phase = Phase::kForward;
@@ -37,7 +38,7 @@ struct Plan {
   Settings settings;
   int64_t num_parameters = 0;
   int64_t num_trainable = 0;
-  StateBytes states;  // exact
+  StateBytes states;  // exact; the gradients pass where Settings::passing_gradients
   std::vector<UnitBytes> units;
   std::vector<std::string> modules;  // paths, for Event::module
   int64_t largest_unit_bytes = 0;
@@ -47,6 +48,9 @@ struct Plan {
   std::vector<CollectiveTotal> collectives;
   double step_seconds = 0.0;
   Timeline timeline;
+
+  // Of the states, what exists all the time: a MemoryPoint's bytes come on top.
+  [[nodiscard]] int64_t permanent_bytes() const;
 };
 
 // Plans without allocating anything: costs grow with the modules and parameter tensors of `spec`, not with ranks or

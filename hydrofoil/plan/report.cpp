@@ -99,9 +99,9 @@ std::string to_text(const Plan& plan) {
   text += bytes_line("activations, most", plan.peak_activation_bytes);
   text += bytes_line("peak", plan.peak.bytes);
   text += detail::concat("  in ", phase_name(plan.peak.phase), " of micro step ", plan.peak.micro_step + 1, " at ",
-                         plan.peak.where, ": ", format_bytes(plan.peak.slot_bytes), " slots, ",
-                         format_bytes(plan.peak.activation_bytes), " activations, ",
-                         format_bytes(plan.peak.workspace_bytes), " temporaries\n");
+                         plan.peak.where, ": ", format_bytes(plan.peak.state_bytes), " states, ",
+                         format_bytes(plan.peak.slot_bytes), " slots, ", format_bytes(plan.peak.activation_bytes),
+                         " activations, ", format_bytes(plan.peak.workspace_bytes), " temporaries\n");
   text += unit_lines(plan);
   if (!plan.collectives.empty()) text += "\ncollectives a step\n";
   for (const auto& total : plan.collectives) {
@@ -142,6 +142,7 @@ ordered_json timeline_json(const Plan& plan) {
     memory.push_back({{"time_s", point.time_s},
                       {"slot_bytes", point.slot_bytes},
                       {"activation_bytes", point.activation_bytes},
+                      {"gradient_bytes", point.gradient_bytes},
                       {"workspace_bytes", point.workspace_bytes},
                       {"phase", phase_name(point.phase)},
                       {"micro_step", point.micro_step},
@@ -174,12 +175,14 @@ std::string to_json(const Plan& plan, bool with_timeline) {
                    {"masters", plan.states.masters},
                    {"optimizer_states", plan.states.optimizer_states},
                    {"states", plan.states.total()},
+                   {"permanent", plan.permanent_bytes()},
                    {"peak_slots", plan.peak_slot_bytes},
                    {"peak_activations", plan.peak_activation_bytes},
                    {"peak", plan.peak.bytes}};
   json["peak"] = {{"phase", phase_name(plan.peak.phase)},
                   {"micro_step", plan.peak.micro_step},
                   {"where", plan.peak.where},
+                  {"state_bytes", plan.peak.state_bytes},
                   {"slot_bytes", plan.peak.slot_bytes},
                   {"activation_bytes", plan.peak.activation_bytes},
                   {"workspace_bytes", plan.peak.workspace_bytes}};

@@ -23,7 +23,8 @@ struct Settings {
   // Ranks map each other's slices of the parameters (one host, shared memory): they are kept once, and nothing is
   // gathered.
   bool shares_parameters = false;
-  bool narrow_buckets = false;  // buckets of one backward hold 16-bit gradients as they come
+  bool passing_gradients = false;  // sharded gradients exist from a window's first reduction to the step only
+  bool narrow_buckets = false;     // buckets of one backward hold 16-bit gradients as they come
   int64_t alignment_bytes = 64;
   int64_t micro_batch_size = 1;  // samples a rank and micro step, for texts: the costs are of this batch
 

@@ -32,13 +32,16 @@ struct MemoryPoint {
   double time_s = 0;
   int64_t slot_bytes = 0;        // gathered units and transient gradient buckets
   int64_t activation_bytes = 0;  // kept for backward
+  int64_t gradient_bytes = 0;    // gradient shards, where they are no permanent state (Settings::passing_gradients)
   int64_t workspace_bytes = 0;   // temporaries of the running call, and casts of buckets for their reduction
   Phase phase = Phase::kForward;
   int64_t micro_step = 0;
   int unit = -1;    // whose arrival or call made the change
   int module = -1;  // the running call
 
-  [[nodiscard]] int64_t transient_bytes() const { return slot_bytes + activation_bytes + workspace_bytes; }
+  [[nodiscard]] int64_t transient_bytes() const {
+    return slot_bytes + activation_bytes + gradient_bytes + workspace_bytes;
+  }
 };
 
 // One optimizer step: the first micro step, the last one, the step. Micro steps between the two equal the first one in

@@ -1,6 +1,7 @@
 #include "hydrofoil/zero/gradient_bucket.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
@@ -32,7 +33,9 @@ GradientBucket::GradientBucket(FlatGroup& group, const Sharding& sharding, std::
                                memory::Arena* permanent_arena)
     : group_(group), sharding_(sharding), arena_(std::move(arena)), filled_(group.slots().size(), false) {
   const auto dtype = sharding_.accumulation_dtype;
-  if (sharding_.gradients) {
+  if (sharding_.gradients && sharding_.passing_gradients) {
+    // Made by start_reduce.
+  } else if (sharding_.gradients) {
     owned_gradient_ = memory::make_flat_tensor(group_.owned().numel(), dtype, group_.device());
   } else {
     bucket_ = permanent_arena != nullptr ? memory::make_flat_tensor(group_.padded_numel(), dtype, *permanent_arena)
@@ -64,7 +67,14 @@ GradientBucket::~GradientBucket() {
 }
 
 int64_t GradientBucket::permanent_bytes() const {
-  return static_cast<int64_t>((bucket_.defined() && !sharding_.gradients ? bucket_ : owned_gradient_).nbytes());
+  if (!sharding_.gradients) return static_cast<int64_t>(bucket_.nbytes());
+  return group_.owned().numel() * static_cast<int64_t>(c10::elementSize(sharding_.accumulation_dtype));
+}
+
+void GradientBucket::make_owned_gradient() {
+  if (owned_gradient_.defined()) return;
+  owned_gradient_ = at::empty({group_.owned().numel()},
+                              at::TensorOptions().dtype(sharding_.accumulation_dtype).device(group_.device()));
 }
 
 at::Tensor GradientBucket::slot_view(const at::Tensor& flat, size_t i) const {
@@ -226,6 +236,7 @@ void GradientBucket::start_reduce(const comm::Group& group, const comm::OpInfo& 
   const at::NoGradGuard no_grad;
   HYDROFOIL_ASSERT(state_ != State::kReducing);
   close_filling();
+  make_owned_gradient();
   state_ = State::kReducing;
   if (group.size() == 1) return;
   auto op = options.average ? comm::ReduceOp::kAvg : comm::ReduceOp::kSum;
@@ -293,6 +304,7 @@ void GradientBucket::reset() {
   if (sharding_.gradients) {
     bucket_.reset();
     shown_.detach(kSharded);
+    if (sharding_.passing_gradients) owned_gradient_.reset();
   }
   communicated_.reset();
   reduced_.reset();

@@ -50,15 +50,18 @@ class GradientBucket {
   [[nodiscard]] State state() const { return state_; }
   // Whether the running reduction (if any) ends within `limit`.
   [[nodiscard]] bool reduction_ends_within(std::chrono::milliseconds limit) const { return work_.wait_for(limit); }
-  // Reduced gradient of the elements that this rank owns (FlatGroup::owned), 1-D, accumulation dtype.
+  // Reduced gradient of the elements that this rank owns (FlatGroup::owned), 1-D, accumulation dtype. Undefined before
+  // the window's first reduction where gradients pass (Sharding::passing_gradients).
   [[nodiscard]] const at::Tensor& owned_gradient() const { return owned_gradient_; }
   // Whether slot i has received a gradient since the window began or, if gradients are sharded, since the last
   // reduction.
   [[nodiscard]] bool has_gradient(size_t i) const { return filled_[i]; }
+  // Of the bucket or shard that this rank keeps, the most there is between two steps.
   [[nodiscard]] int64_t permanent_bytes() const;
   FlatGroup& group() { return group_; }
 
  private:
+  void make_owned_gradient();
   void begin_filling();
   void show_as(at::ScalarType dtype);
   void replace_owned_part(size_t i, const at::Tensor& gradient);

@@ -14,6 +14,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/log.h"
 #include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/memory/host_allocator.h"
 #include "hydrofoil/memory/process_memory.h"
 
 namespace hydrofoil::zero {
@@ -127,6 +128,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   gatherer_->on_backward([this] { notice_backward(); });
   install_hooks();
   arena_->trim();
+  if (device.is_cpu() && options_.training) memory::install_host_allocator();
 }
 
 Runtime::~Runtime() {
@@ -455,6 +457,7 @@ MemoryReport Runtime::memory() const {
     }
     report.largest_unit_bytes = std::max(report.largest_unit_bytes, unit_bytes);
   }
+  report.host_tensor_bytes = memory::host_allocator_use().resident_bytes;
   report.slot_bytes = arena_->in_use_bytes();
   report.peak_slot_bytes = arena_->peak_bytes();
   return report;

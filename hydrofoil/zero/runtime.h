@@ -46,6 +46,7 @@ struct MemoryReport {
   int64_t slot_bytes = 0;          // gathered units and transient buckets now
   int64_t peak_slot_bytes = 0;     // the most they ever were at a time
   int64_t largest_unit_bytes = 0;  // gathered size of the largest unit, model dtype
+  int64_t host_tensor_bytes = 0;   // of the process: what torch's large host tensors keep resident (HostAllocator)
 };
 
 // The sharding runtime: one model's parameters in units, their gradients and optimizer states, under one Sharding.

@@ -22,6 +22,9 @@ struct Sharding {
   // Buckets that live for one backward may hold 16-bit gradients as they come, and the sum over the ranks is the first
   // to be fp32: the same bits, half the memory. For windows of one backward whose sums are taken in fp32.
   bool narrow_buckets = false;
+  // Gradient shards exist from a window's first reduction to the step only, in the place of activations that backward
+  // has freed. Not where others keep views of them (client optimizers).
+  bool passing_gradients = false;
 
   bool poison_released = false;  // debug: fill gathered memory with NaN when it is released
 

@@ -39,7 +39,8 @@ void bind_runtime(py::module_& module) {
       .def_readonly("optimizer_state_bytes", &zero::MemoryReport::optimizer_state_bytes)
       .def_readonly("slot_bytes", &zero::MemoryReport::slot_bytes)
       .def_readonly("peak_slot_bytes", &zero::MemoryReport::peak_slot_bytes)
-      .def_readonly("largest_unit_bytes", &zero::MemoryReport::largest_unit_bytes);
+      .def_readonly("largest_unit_bytes", &zero::MemoryReport::largest_unit_bytes)
+      .def_readonly("host_tensor_bytes", &zero::MemoryReport::host_tensor_bytes);
   py::class_<zero::ClientShard>(module, "ClientShard")
       .def_readonly("group", &zero::ClientShard::group)
       .def_readonly("value", &zero::ClientShard::value)

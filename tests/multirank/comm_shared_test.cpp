@@ -131,6 +131,32 @@ TEST_P(SharedInputs, GoBackToTheSystem) {
   });
 }
 
+// The sum of 16-bit inputs as it was taken, in fp32: through the slots, and read in place.
+TEST_P(SharedInputs, WidenTheirSums) {
+  if (size() == 1) GTEST_SKIP() << "a world of one has no peers";
+  const auto groups = connect_threads("shm", size(), 1);
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    EXPECT_TRUE(group.widens_sums());
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+      for (const int64_t part : {5, 40'003}) {
+        at::Tensor sum = rank_data(0, part * size(), dtype).to(at::kFloat);
+        for (int peer = 1; peer < size(); ++peer) sum = sum + rank_data(peer, part * size(), dtype).to(at::kFloat);
+        const at::Tensor expected = (sum * (1.0F / static_cast<float>(size()))).narrow(0, rank * part, part);
+        const at::Tensor output = at::empty({part}, at::kFloat);
+        const at::Tensor input = rank_data(rank, part * size(), dtype);
+        group.reduce_scatter(shared_copy(group, input), output, ReduceOp::kAvg).wait();
+        EXPECT_TRUE(at::equal(output, expected)) << dtype << " of " << part << " in place";
+        output.zero_();
+        group.reduce_scatter(input, output, ReduceOp::kAvg).wait();
+        EXPECT_TRUE(at::equal(output, expected)) << dtype << " of " << part << " through the slots";
+      }
+    }
+    const at::Tensor whole = at::zeros({2 * size()}, at::kInt);
+    EXPECT_THROW((void)group.reduce_scatter(whole, at::zeros({2}, at::kFloat), ReduceOp::kSum), InvalidArgument);
+  });
+}
+
 // The slices of all ranks without a copy: see NOTE [Shared slices].
 TEST_P(SharedInputs, SlicesAreOneBuffer) {
   if (size() == 1) GTEST_SKIP() << "a world of one has no peers";

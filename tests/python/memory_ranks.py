@@ -81,7 +81,8 @@ def _config(stage: int, dtype: str) -> dict[str, Any]:
 
 def report(engine: Any) -> dict[str, int]:
     memory = engine.memory_report()
-    names = ("parameter_bytes", "gradient_bytes", "master_bytes", "optimizer_state_bytes", "slot_bytes", "peak_slot_bytes", "largest_unit_bytes")
+    names = ("parameter_bytes", "gradient_bytes", "master_bytes", "optimizer_state_bytes", "slot_bytes", "peak_slot_bytes", "largest_unit_bytes",
+             "host_tensor_bytes")
     return {name: getattr(memory, name) for name in names}
 
 
@@ -110,7 +111,8 @@ def train(stage: int, dtype: str) -> dict[str, Any]:
         result["after backward"], result["report"] = measure(), report(engine)
         engine.step()
         result["after step"] = measure()
-    result["report"]["optimizer_state_bytes"] = report(engine)["optimizer_state_bytes"]
+    for name in ("optimizer_state_bytes", "host_tensor_bytes"):
+        result["report"][name] = report(engine)[name]
     engine.destroy()
     return result
 

@@ -86,6 +86,7 @@ Timeline StepSimulator::run() {
   const int64_t steps = settings_.accumulation_steps;
   repeats_ = 0;
   micro_step(0, true);  // records the orders
+  drop_gradients();
   timeline_ = {};
   traffic_.clear();
   now_ = 0;
@@ -252,7 +253,11 @@ void StepSimulator::launch_ready() {
 void StepSimulator::launch(int u) {
   settle(kMaxInFlight - 1);
   workspace_ += units_[u].cast_bytes;
-  if (units_[u].cast_bytes > 0) mark(u);
+  if (settings_.passing_gradients && settings_.shards_gradients() && !states_[u].gradient_shard) {
+    states_[u].gradient_shard = true;
+    gradients_ += units_[u].states.gradients;
+  }
+  mark(u);
   states_[u].reduced_at = now_;
   if (units_[u].num_reductions > 0) {
     const auto kind = settings_.shards_optimizer_states() ? Collective::kReduceScatter : Collective::kAllReduce;
@@ -288,6 +293,11 @@ void StepSimulator::end_round() {
   order_recorded_ = true;
 }
 
+void StepSimulator::drop_gradients() {
+  gradients_ = 0;
+  for (auto& state : states_) state.gradient_shard = false;
+}
+
 // Summary, update of the owned slices, and all-gathers of what they changed.
 void StepSimulator::update() {
   phase_ = Phase::kStep;
@@ -312,6 +322,7 @@ void StepSimulator::update() {
                                units_[u].num_publishes, units_[u].publish_bytes);
   }
   now_ = std::max(now_, published_at);
+  drop_gradients();
   mark(-1);
 }
 
@@ -358,6 +369,7 @@ void StepSimulator::mark(int u) {
   timeline_.memory.push_back({.time_s = now_,
                               .slot_bytes = slots_,
                               .activation_bytes = activations_,
+                              .gradient_bytes = gradients_,
                               .workspace_bytes = workspace_,
                               .phase = phase_,
                               .micro_step = micro_step_,

@@ -40,6 +40,7 @@ class StepSimulator {
     bool gathered = false;
     double gathered_at = 0;
     bool bucket = false;
+    bool gradient_shard = false;
     int64_t num_gradients = 0;  // of this round
     double reduced_at = 0;
     int num_scopes = 0;
@@ -74,6 +75,7 @@ class StepSimulator {
   void launch(int u);
   void settle(size_t max_in_flight);
   void end_round();
+  void drop_gradients();
 
   void compute(const Scope& scope, double flops, double traffic_bytes, double num_calls);
   double communicate(Activity activity, Lane lane, int u, Collective kind, int num_collectives, int64_t bytes);
@@ -106,6 +108,7 @@ class StepSimulator {
   int module_ = -1;
   int64_t slots_ = 0;
   int64_t activations_ = 0;
+  int64_t gradients_ = 0;
   int64_t left_by_backward_ = 0;
   int64_t workspace_ = 0;
 };

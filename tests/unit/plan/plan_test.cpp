@@ -124,6 +124,21 @@ TEST(Plan, OneHostKeepsParametersOnceAndGathersNothing) {
   EXPECT_EQ(make_plan(blocks(1, 7, 1), settings).states.parameters, 4096);  // whole pages a slice
 }
 
+TEST(Plan, PassingGradientsComeWithTheirReductions) {
+  const ModelSpec spec = blocks(6, 1 << 20, 1 << 20);
+  Settings settings = mixed_precision(2, 4);
+  const Plan kept = make_plan(spec, settings);
+  settings.passing_gradients = true;
+  const Plan passing = make_plan(spec, settings);
+  EXPECT_EQ(passing.states.total(), kept.states.total());
+  EXPECT_EQ(passing.permanent_bytes(), kept.states.total() - kept.states.gradients);
+  EXPECT_EQ(passing.timeline.memory.front().gradient_bytes, 0);
+  EXPECT_EQ(passing.timeline.memory.back().gradient_bytes, 0);
+  int64_t most = 0;
+  for (const auto& point : passing.timeline.memory) most = std::max(most, point.gradient_bytes);
+  EXPECT_EQ(most, kept.states.gradients);
+}
+
 TEST(Plan, GrowsWithUnitsNotWithRanks) {
   BatchShape batch;
   batch.sequence_length = 4096;
