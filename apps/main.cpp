@@ -16,6 +16,7 @@
 #include "apps/inspect_command.h"
 #include "apps/launcher/launch.h"
 #include "apps/launcher/supervisor.h"
+#include "apps/plan_command.h"
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/nearest.h"
@@ -30,6 +31,7 @@ Usage: hydrofoil COMMAND [ARGS...]
 Commands:
   run             Start a script once per rank
   train           Train a Llama or GPT-2 model in C++, from a ds_config.json and a config.json
+  plan            Show what a job keeps in memory, sends and takes a step, before it starts
   config explain  Show every setting of a ds_config.json, resolved, and why it has its value
   inspect         List names, dtypes, shapes and sizes of a safetensors file or a checkpoint
 
@@ -41,12 +43,13 @@ Options:
 Examples:
   hydrofoil run --nproc 2 train.py
   hydrofoil run --no-python --nproc 2 hydrofoil train --config ds_config.json --model config.json --data text/
+  hydrofoil plan --config ds_config.json --model config.json --world-size 8 --memory 24GiB
   hydrofoil config explain ds_config.json --world-size 8
   hydrofoil inspect model.safetensors
   cmake -B build -DCMAKE_PREFIX_PATH=$(hydrofoil --cmake-prefix)
 
-Exit codes: 0 done; 2 wrong use, or a wrong configuration or file; 126 the system refused something; for those of `run`
-and `train` see their --help.
+Exit codes: 0 done; 1 a plan does not fit; 2 wrong use, or a wrong configuration or file; 126 the system refused
+something; for those of `run` and `train` see their --help.
 )";
 
 // Where this program lies: as it was called (a link in a virtual environment, too), then the file itself.
@@ -95,6 +98,13 @@ int inspect_command(std::span<const std::string> arguments) {
   return 0;
 }
 
+int plan(std::span<const std::string> arguments) {
+  const PlanArguments parsed = parse_plan_arguments(arguments);
+  if (!parsed.help) return plan_command(parsed, std::cout, std::cerr);
+  std::cout << *parsed.help << std::flush;
+  return 0;
+}
+
 // Replaces this process by the program hydrofoil-train, which lies beside it: the one command that needs libtorch.
 int train_command(std::span<const std::string> arguments, const std::string& called_as) {
   std::string tried;
@@ -130,10 +140,11 @@ int dispatch(const std::vector<std::string>& arguments, const std::string& calle
   if (command == "run") return run_command(rest, called_as);
   if (command == "config") return config_command(rest);
   if (command == "train") return train_command(rest, called_as);
+  if (command == "plan") return plan(rest);
   if (command == "inspect") return inspect_command(rest);
   const bool flag = command.starts_with("-");
   const std::vector<std::string> names = flag ? std::vector<std::string>{"--help", "--version", "--cmake-prefix"}
-                                              : std::vector<std::string>{"run", "train", "config", "inspect"};
+                                              : std::vector<std::string>{"run", "train", "plan", "config", "inspect"};
   throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
                         "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
 }

@@ -31,8 +31,11 @@ LAYERS = [
 # Within a layer, a module may include those that stand before it in one of these; all others are strangers.
 CHAINS = [["device", "storage"], ["memory", "kernels", "comm"], ["optim", "offload"], ["plan", "inference", "engine"]]
 WITHOUT_TORCH = {"base", "config", "mesh"}
-# Option structs are built without torch, into the target hydrofoil_options, whatever their module needs.
-OPTION_HEADERS = {"optim/optim_options.h", "zero/zero_options.h", "engine/engine_options.h"}
+# Built without torch, into the targets hydrofoil_options and hydrofoil_layout, whatever their module needs.
+TORCHLESS_HEADERS = {
+    "optim/optim_options.h", "zero/zero_options.h", "engine/engine_options.h", "memory/alignment.h", "optim/optimizer_kind.h",
+    "zero/flat_layout.h", "zero/unit_planner.h",
+}
 HEAVY_HEADERS = {"engine/torch_nn.h"}
 TORCH_PROGRAM = "apps/train/"
 LIGHT_TORCH = re.compile(r"ATen/core/(Tensor|TensorBase)\.h|c10/.*")
@@ -85,8 +88,8 @@ def torch_error(module: str, name: str, include: Include) -> Optional[str]:
         return f"{include.path}: the library does not know Python"
     if not TORCH.fullmatch(include.path):
         return None
-    if module in WITHOUT_TORCH or name in OPTION_HEADERS:
-        return f"{include.path}: {name if name in OPTION_HEADERS else module} is built without torch"
+    if module in WITHOUT_TORCH or name in TORCHLESS_HEADERS:
+        return f"{include.path}: {name if name in TORCHLESS_HEADERS else module} is built without torch"
     is_header = pathlib.PurePath(name).suffix in HEADER_ENDINGS
     if is_header and name not in HEAVY_HEADERS and not LIGHT_TORCH.fullmatch(include.path):
         return f"{include.path}: a header includes of torch at most ATen/core/Tensor.h"

@@ -3,6 +3,8 @@
 #include "hydrofoil/base/debug.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/agree.h"
+#include "hydrofoil/engine/plan_check.h"
+#include "hydrofoil/engine/plan_settings.h"
 #include "hydrofoil/mesh/mesh.h"
 
 namespace hydrofoil::engine {
@@ -36,8 +38,7 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   // Where each window has one backward, what stages 2-3 do to gradients costs stage 1 nothing: it keeps less.
   const bool one_backward = options.gradient_accumulation_steps == 1;
   runtime.sharding.gradients = runtime.sharding.gradients || (runtime.sharding.optimizer_states && one_backward);
-  runtime.sharding.narrow_buckets = one_backward && !options.prescale_gradients && !options.communication_data_type &&
-                                    runtime.sharding.accumulation_dtype == at::kFloat;
+  runtime.sharding.narrow_buckets = wants_narrow_buckets(options);
   runtime.reduction.join_divergent_units = options.zero.divergent_units == zero::DivergentUnits::kJoin;
   const DebugChecks debug = debug_checks_from_environment();
   runtime.sharding.log_states = debug.state;
@@ -61,6 +62,8 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
   lines.push_back("optimizer " + parts.optimizer_text);
   for (const auto& parameter : parts.parameters) lines.push_back(describe(parameter));
   comm::require_agreement(parts.gather_group, "initialize", lines);
+  require_memory(options, parts.parameters, parts.modules, parts.training, parts.native_optimizer.has_value(),
+                 parts.gather_group);
 
   zero::RuntimeOptions of_runtime =
       runtime_options(options, mesh::Mesh({{"dp", parts.gather_group.size()}}), parts.gather_group.rank());

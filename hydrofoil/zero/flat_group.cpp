@@ -9,6 +9,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/transitions.h"
 #include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/zero/flat_layout.h"
 
 namespace hydrofoil::zero {
 namespace {

@@ -14,6 +14,7 @@ from hydrofoil._C import CommError  # noqa: E402
 from hydrofoil.comm import init_distributed  # noqa: E402
 from hydrofoil.engine import DeepSpeedEngine, Engine  # noqa: E402
 from hydrofoil.initialize import add_config_arguments, initialize  # noqa: E402
+from hydrofoil.planning import plan  # noqa: E402
 from hydrofoil.utils import logger, log_dist  # noqa: E402
 
 dist = comm
@@ -32,6 +33,7 @@ __all__ = [
     "initialize",
     "log_dist",
     "logger",
+    "plan",
     "utils",
     "zero",
 ]

@@ -13,7 +13,7 @@ __all__ = ["Wrapping", "describe", "cast_buffers"]
 _LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
 
 
-def describe(model: torch.nn.Module, keep_whole: Iterable[str]) -> tuple[
+def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: bool = True) -> tuple[
         list[torch.nn.Module], list[_C.ModuleNode], list[str], list[torch.nn.Parameter]]:
     """Modules in tree order, their descriptions, and the parameters (each once) with their first names."""
     kept = set(keep_whole)
@@ -39,7 +39,8 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str]) -> tuple[
                 index[id(parameter)] = len(parameters)
                 parameters.append(parameter)
                 names.append(f"{path}.{name}" if path else name)
-                _require_values(names[-1], parameter)
+                if need_values or isinstance(parameter, torch.nn.parameter.UninitializedParameter):
+                    _require_values(names[-1], parameter)
             own.append(index[id(parameter)])
         whole = path in kept or getattr(module, "_z3_leaf", False)
         kept.discard(path)

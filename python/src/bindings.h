@@ -16,6 +16,7 @@ void bind_config(py::module_& module);
 void bind_checkpoint(py::module_& module);
 void bind_optim(py::module_& module);
 void bind_runtime(py::module_& module);
+void bind_plan(py::module_& module);
 void bind_engine(py::module_& module);
 
 // Turns the exception that is being handled into a Python one; used where C functions are called by Python directly.

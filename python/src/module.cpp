@@ -11,6 +11,7 @@ PYBIND11_MODULE(_C, module) {
   bind_optim(module);
   bind_runtime(module);
   bind_engine(module);
+  bind_plan(module);
   bind_checkpoint(module);
   init_boundary_type(module);
   init_parameter_dict_type(module);

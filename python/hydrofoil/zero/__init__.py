@@ -6,9 +6,25 @@ from typing import Any, Optional
 
 import torch
 
+from hydrofoil.zero.estimate import (
+    estimate_zero2_model_states_mem_needs,
+    estimate_zero2_model_states_mem_needs_all_cold,
+    estimate_zero2_model_states_mem_needs_all_live,
+    estimate_zero3_model_states_mem_needs,
+    estimate_zero3_model_states_mem_needs_all_cold,
+    estimate_zero3_model_states_mem_needs_all_live,
+)
 from hydrofoil.zero.init import Init
 
-__all__ = ["GatheredParameters", "Init", "register_external_parameter"]
+__all__ = [
+    "GatheredParameters", "Init", "register_external_parameter",
+    "estimate_zero2_model_states_mem_needs",
+    "estimate_zero2_model_states_mem_needs_all_cold",
+    "estimate_zero2_model_states_mem_needs_all_live",
+    "estimate_zero3_model_states_mem_needs",
+    "estimate_zero3_model_states_mem_needs_all_cold",
+    "estimate_zero3_model_states_mem_needs_all_live",
+]
 
 
 class GatheredParameters:

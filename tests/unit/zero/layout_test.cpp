@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/zero/flat_layout.h"
 #include "hydrofoil/zero/sharding.h"
 #include "hydrofoil/zero/unit_planner.h"
 

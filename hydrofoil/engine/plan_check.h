@@ -1,0 +1,25 @@
+#pragma once
+
+#include <vector>
+
+#include "hydrofoil/comm/group.h"
+#include "hydrofoil/engine/engine_options.h"
+#include "hydrofoil/plan/plan.h"
+#include "hydrofoil/zero/runtime.h"
+
+namespace hydrofoil::engine {
+
+// A model as the planner sees it.
+[[nodiscard]] plan::ModelSpec model_spec(const std::vector<zero::RuntimeParameter>& parameters,
+                                         const std::vector<zero::ModuleNode>& modules);
+
+// Plans states, gathered units and gradient buckets of an engine about to be made, and logs them on rank 0. Collective.
+//
+// On the CPU, throws InvalidArgument on every rank where a rank needs more than it can have: HYDROFOIL_MEMORY_LIMIT
+// ("24GiB", a rank), or the host's or container's memory over its ranks (LOCAL_WORLD_SIZE). The error has the numbers
+// and the cheapest setting that would fit.
+void require_memory(const EngineOptions& options, const std::vector<zero::RuntimeParameter>& parameters,
+                    const std::vector<zero::ModuleNode>& modules, bool training, bool native_optimizer,
+                    const comm::Group& group);
+
+}  // namespace hydrofoil::engine

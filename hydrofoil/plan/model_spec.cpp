@@ -1,0 +1,82 @@
+#include "hydrofoil/plan/model_spec.h"
+
+#include <algorithm>
+#include <array>
+
+#include "hydrofoil/base/error.h"
+#include "hydrofoil/base/nearest.h"
+
+namespace hydrofoil::plan {
+
+int64_t ModelSpec::num_parameters() const {
+  int64_t total = 0;
+  for (const auto& parameter : parameters) total += parameter.numel;
+  return total;
+}
+
+int64_t ModelSpec::num_trainable() const {
+  int64_t total = 0;
+  for (const auto& parameter : parameters) total += parameter.trainable ? parameter.numel : 0;
+  return total;
+}
+
+void keep_whole(ModelSpec& spec, const std::vector<std::string>& names) {
+  for (const auto& name : names) {
+    const auto found =
+        std::find_if(spec.modules.begin(), spec.modules.end(), [&](const auto& m) { return m.path == name; });
+    if (found != spec.modules.end()) {
+      found->keep_whole = true;
+      continue;
+    }
+    std::vector<std::string> paths;
+    for (const auto& module : spec.modules) paths.push_back(module.path);
+    HYDROFOIL_CHECK_ARG(false, "plan", "hydrofoil.unit_names: got ", name,
+                        ", which no module of the model has; the nearest is ", nearest_name(name, paths));
+  }
+}
+
+namespace {
+
+struct Type {
+  c10::ScalarType dtype;
+  const char* name;
+  int64_t num_bytes;
+  bool floating;
+};
+constexpr std::array<Type, 7> kTypes = {{{c10::ScalarType::Float, "float32", 4, true},
+                                         {c10::ScalarType::BFloat16, "bfloat16", 2, true},
+                                         {c10::ScalarType::Half, "float16", 2, true},
+                                         {c10::ScalarType::Double, "float64", 8, true},
+                                         {c10::ScalarType::Char, "int8", 1, false},
+                                         {c10::ScalarType::Int, "int32", 4, false},
+                                         {c10::ScalarType::Long, "int64", 8, false}}};
+
+const Type& type_of(c10::ScalarType dtype) {
+  for (const auto& type : kTypes) {
+    if (type.dtype == dtype) return type;
+  }
+  HYDROFOIL_CHECK_ARG(false, "plan", "dtype: got number ", static_cast<int>(dtype),
+                      " of torch, expected float32, bfloat16, float16, float64, int8, int32 or int64");
+}
+
+}  // namespace
+
+const char* dtype_text(c10::ScalarType dtype) { return type_of(dtype).name; }
+
+c10::ScalarType parse_dtype(std::string_view name) {
+  for (const auto& type : kTypes) {
+    if (name == type.name) return type.dtype;
+  }
+  HYDROFOIL_CHECK_ARG(false, "plan", "dtype: got ", name,
+                      ", expected float32, bfloat16, float16, float64, int8, int32 or int64");
+}
+
+int64_t element_bytes(c10::ScalarType dtype) { return type_of(dtype).num_bytes; }
+
+bool is_floating(c10::ScalarType dtype) { return type_of(dtype).floating; }
+
+bool is_known(c10::ScalarType dtype) {
+  return std::any_of(kTypes.begin(), kTypes.end(), [&](const Type& type) { return type.dtype == dtype; });
+}
+
+}  // namespace hydrofoil::plan

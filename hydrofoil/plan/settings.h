@@ -1,0 +1,59 @@
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace hydrofoil::plan {
+
+// What a config says, as far as memory and time depend on it.
+struct Settings {
+  int stage = 0;
+  int world_size = 1;  // data-parallel ranks
+  int num_nodes = 1;   // hosts that the ranks are spread over, evenly
+  bool training = true;
+  std::optional<c10::ScalarType> model_dtype;  // floating parameters are cast to it; nullopt: as they are
+  c10::ScalarType accumulation_dtype = c10::ScalarType::Float;
+  std::optional<c10::ScalarType> communication_dtype;  // of reductions; nullopt: the accumulation dtype
+  int num_optimizer_states = 2;                        // fp32 values a trainable element
+  int64_t accumulation_steps = 1;
+  int64_t unit_min_bytes = 1 << 20;
+  bool overlap = true;
+  // Ranks map each other's slices of the parameters (one host, shared memory): they are kept once, and nothing is
+  // gathered.
+  bool shares_parameters = false;
+  bool passing_gradients = false;  // sharded gradients exist from a window's first reduction to the step only
+  bool narrow_buckets = false;     // buckets of one backward hold 16-bit gradients as they come
+  int64_t alignment_bytes = 64;
+  int64_t micro_batch_size = 1;  // samples a rank and micro step, for texts: the costs are of this batch
+
+  [[nodiscard]] bool shards_optimizer_states() const { return stage >= 1 && world_size > 1; }
+  // Stage 1 too where each window has one backward.
+  [[nodiscard]] bool shards_gradients() const {
+    return world_size > 1 && (stage >= 2 || (stage == 1 && accumulation_steps == 1));
+  }
+  [[nodiscard]] bool shards_parameters() const { return stage >= 3 && world_size > 1; }
+
+  // Throws InvalidArgument that names the field, what was got and what is expected.
+  void validate() const;
+};
+
+// How fast a machine is at most. The defaults are of a slow 2-core host; measure your own with
+// benchmarks/plan/accuracy.py --roofs.
+struct Roofs {
+  double fp32_flops = 100e9;  // matrix products, a rank
+  double bf16_flops = 200e9;
+  double memory_bytes_per_s = 12e9;  // read and written, a rank
+  double call_s = 4e-6;              // of an operator beside its work
+  double host_latency_s = 5e-6;      // of a message between two ranks of a host
+  double host_bytes_per_s = 5e9;
+  double network_latency_s = 30e-6;  // of a message between two hosts
+  double network_bytes_per_s = 1.25e9;
+  // Whether collectives cost the compute nothing. Not on a CPU, where they run on the same cores.
+  bool overlaps = false;
+
+  void validate() const;
+};
+
+}  // namespace hydrofoil::plan
