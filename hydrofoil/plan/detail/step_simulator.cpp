@@ -242,8 +242,11 @@ void StepSimulator::take_gradients(const Scope& scope) {
   if (reduces_) launch_ready();
 }
 
+// The last of all waits for the end of the round, as in zero::GradientReducer.
 void StepSimulator::launch_ready() {
-  for (; next_launch_ < reduce_order_.size(); ++next_launch_) {
+  const auto reduced =
+      std::count_if(units_.begin(), units_.end(), [](const auto& unit) { return unit.num_trainable > 0; });
+  for (; next_launch_ < reduce_order_.size() && static_cast<int64_t>(next_launch_) + 1 < reduced; ++next_launch_) {
     const int u = reduce_order_[next_launch_];
     if (states_[u].num_gradients < units_[u].num_trainable) return;
     launch(u);
