@@ -11,8 +11,10 @@
 #include "hydrofoil/models/model_config.h"
 #include "hydrofoil/plan/advise.h"
 #include "hydrofoil/plan/byte_size.h"
+#include "hydrofoil/plan/page.h"
 #include "hydrofoil/plan/report.h"
 #include "hydrofoil/plan/roofs_json.h"
+#include "hydrofoil/plan/scaling.h"
 #include "hydrofoil/storage/file.h"
 
 namespace hydrofoil {
@@ -24,6 +26,8 @@ constexpr const char* kFooter = R"(Examples:
   hydrofoil plan --config ds_config.json --model config.json --world-size 8
   hydrofoil plan --config ds_config.json --model llama-70b/ --world-size 4096 --nodes 512 --memory 80GB
   hydrofoil plan --config ds_config.json --model config.json --world-size 2 --sequence-length 256 --json
+  hydrofoil plan --config ds_config.json --model config.json --world-size 8 --html plan.html
+  hydrofoil plan --config ds_config.json --model llama-70b/ --scaling --link-latency 5us --link-bandwidth 25GB/s
 
 Nothing is allocated: the plan of 4,096 ranks takes no more than that of one. Bytes of states, gathered units and gradient
 buckets are exact; activations and time are estimates (docs/plan.md says how good).
@@ -46,6 +50,19 @@ bool on_one_host(const PlanArguments& arguments, const engine::EngineOptions& op
          (backend == engine::CommBackend::kAuto || backend == engine::CommBackend::kShm);
 }
 
+plan::Roofs roofs_of(const PlanArguments& arguments) {
+  plan::Roofs roofs;
+  roofs.overlaps = !arguments.cpu_device;
+  if (arguments.roofs) {
+    constexpr int64_t kMaxBytes = 1 << 16;
+    roofs = plan::parse_roofs(storage::read_file(*arguments.roofs, kMaxBytes), *arguments.roofs);
+  }
+  if (arguments.link_latency) roofs.host_latency_s = roofs.network_latency_s = *arguments.link_latency;
+  if (arguments.link_bandwidth) roofs.host_bytes_per_s = roofs.network_bytes_per_s = *arguments.link_bandwidth;
+  if (arguments.recursive_collectives) roofs.algorithm = plan::CollectiveAlgorithm::kRecursive;
+  return roofs;
+}
+
 int positive(const char* flag, std::optional<int64_t> value) {
   HYDROFOIL_CHECK_ARG(value.value_or(1) >= 1 && value.value_or(1) <= kMaxWorldSize, kName, flag, ": got ", *value,
                       ", expected a value from 1 to ", kMaxWorldSize);
@@ -62,6 +79,10 @@ PlanArguments parse_plan_arguments(std::span<const std::string> arguments) {
   std::optional<std::string> device;
   std::optional<int64_t> world_size;
   std::optional<int64_t> nodes;
+  std::optional<int64_t> max_ranks;
+  std::optional<std::string> latency;
+  std::optional<std::string> bandwidth;
+  std::optional<std::string> collectives;
   launcher::CommandLine line(kName, "Show what a job keeps in memory, sends and takes a step, before it starts.");
   line.add_text("-c,--config", "FILE", &config, "ds_config.json, or its content as text or base64 (required)", "Job");
   line.add_text("-m,--model", "PATH", &model, "config.json of a Llama or GPT-2 model, or its directory (required)",
@@ -78,6 +99,16 @@ PlanArguments parse_plan_arguments(std::span<const std::string> arguments) {
   line.add_text("--roofs", "FILE", &result.roofs,
                 "Speeds of the machine as JSON, for the predicted time (docs/plan.md)", "Job");
   line.add_flag("--json", &result.json, "Print JSON, with the timeline of one step, instead of a table", "Output");
+  line.add_text("--html", "FILE", &result.html,
+                "Write a page too: memory and lanes of one step, and the curve of --scaling", "Output");
+  line.add_flag("--scaling", &result.scaling,
+                "Print time, efficiency and bytes of ZeRO 1 to 3 at 2, 4, ... ranks instead of the plan", "Scaling");
+  line.add_integer("--max-ranks", "N", &max_ranks, "Ranks at which --scaling ends (default: 4096)", "Scaling");
+  line.add_text("--link-latency", "TIME", &latency,
+                "Of a message between any two ranks, e.g. 5us (default: the roofs')", "Links");
+  line.add_text("--link-bandwidth", "RATE", &bandwidth, "Of a rank's link, e.g. 25GB/s (default: the roofs')", "Links");
+  line.add_text("--collectives", "KIND", &collectives,
+                "ring (N - 1 messages each; default) or recursive (log2 N messages)", "Links");
   line.set_usage("hydrofoil plan --config FILE --model PATH [OPTIONS]");
   line.set_footer(kFooter);
   const std::vector<std::string> help = {"--help"};
@@ -98,6 +129,13 @@ PlanArguments parse_plan_arguments(std::span<const std::string> arguments) {
   result.world_size = positive("--world-size", world_size);
   result.num_nodes = positive("--nodes", nodes);
   if (memory) result.memory_bytes = plan::parse_byte_size("--memory", *memory);
+  HYDROFOIL_CHECK_ARG(!max_ranks || result.scaling, kName, "--max-ranks is for --scaling, which is missing");
+  if (max_ranks) result.max_ranks = positive("--max-ranks", max_ranks);
+  if (latency) result.link_latency = plan::parse_duration("--link-latency", *latency);
+  if (bandwidth) result.link_bandwidth = plan::parse_byte_rate("--link-bandwidth", *bandwidth);
+  HYDROFOIL_CHECK_ARG(!collectives || *collectives == "ring" || *collectives == "recursive", kName,
+                      "--collectives: got \"", *collectives, "\", expected ring or recursive");
+  result.recursive_collectives = collectives == "recursive";
   result.cpu_device = device ? *device == "cpu" : launcher::count_gpus() == 0;
   return result;
 }
@@ -114,19 +152,24 @@ int plan_command(const PlanArguments& arguments, std::ostream& out, std::ostream
   question.settings.micro_batch_size = question.batch.micro_batch_size;
   question.batch.sequence_length = arguments.sequence_length.value_or(model_positions(model));
   question.batch.checkpointing = arguments.checkpointing;
-  question.roofs.overlaps = !arguments.cpu_device;
-  if (arguments.roofs) {
-    constexpr int64_t kMaxBytes = 1 << 16;
-    question.roofs = plan::parse_roofs(storage::read_file(*arguments.roofs, kMaxBytes), *arguments.roofs);
-  }
+  question.roofs = roofs_of(arguments);
   question.spec = [&](const plan::BatchShape& batch) {
     const auto dtype = question.settings.model_dtype.value_or(c10::ScalarType::Float);
     plan::ModelSpec spec = plan::transformer_spec(model, batch, dtype);
     plan::keep_whole(spec, engine::whole_modules(options));
     return spec;
   };
-  const plan::Plan plan = plan::make_plan(question.spec(question.batch), question.settings, question.roofs);
-  out << (arguments.json ? plan::to_json(plan, /*with_timeline=*/true) : plan::to_text(plan)) << std::flush;
+  const plan::ModelSpec spec = question.spec(question.batch);
+  const plan::Plan plan = plan::make_plan(spec, question.settings, question.roofs);
+  std::optional<plan::Scaling> scaling;
+  if (arguments.scaling) {
+    scaling = plan::plan_scaling(spec, question.settings, question.roofs, arguments.max_ranks,
+                                 arguments.world_size / arguments.num_nodes);
+    out << (arguments.json ? plan::to_json(*scaling) : plan::to_text(*scaling)) << std::flush;
+  } else {
+    out << (arguments.json ? plan::to_json(plan, /*with_timeline=*/true) : plan::to_text(plan)) << std::flush;
+  }
+  if (arguments.html) plan::write_page(*arguments.html, plan::to_html(plan, arguments.memory_bytes, scaling));
   if (!options.optimizer.native) {
     errors
         << "note: the config names no optimizer of the engine's own: two states an element are planned, as of AdamW\n";

@@ -22,6 +22,12 @@ struct PlanArguments {
   bool checkpointing = false;
   bool cpu_device = true;
   bool json = false;
+  std::optional<std::string> html;  // file
+  bool scaling = false;
+  int max_ranks = 4096;                // of --scaling
+  std::optional<double> link_latency;  // seconds; none: of the roofs
+  std::optional<double> link_bandwidth;
+  bool recursive_collectives = false;  // instead of rings
 };
 
 inline constexpr int kExitDoesNotFit = 1;
@@ -29,8 +35,8 @@ inline constexpr int kExitDoesNotFit = 1;
 // Parses what follows `hydrofoil plan`. Throws InvalidArgument at wrong use.
 [[nodiscard]] PlanArguments parse_plan_arguments(std::span<const std::string> arguments);
 
-// Writes the plan to `out` and why it does not fit to `errors`. Returns 0, or kExitDoesNotFit. Throws InvalidArgument
-// where config or model are wrong.
+// Writes the plan, or the scaling curve, to `out` and why it does not fit to `errors`. Returns 0, or kExitDoesNotFit.
+// Throws InvalidArgument where config or model are wrong.
 [[nodiscard]] int plan_command(const PlanArguments& arguments, std::ostream& out, std::ostream& errors);
 
 }  // namespace hydrofoil

@@ -38,6 +38,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     fail "missing system packages: ${missing[*]}; install them (Debian: sudo apt-get install ${missing[*]}) and run this again"
   fi
 fi
+# A browser, for the tests of the plan's page; they skip where there is none. What it recommends is a desktop.
+browser() { command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome; }
+if [ "$purpose" = test ] && ! browser >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing chromium-headless-shell (80 MB, for the tests of the plan's page)"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell; } >/dev/null ||
+      say "apt-get could not install chromium-headless-shell: the tests of the plan's page will be skipped"
+  else
+    say "no Chromium is installed: the tests of the plan's page will be skipped"
+  fi
+fi
 
 # -- virtual environment and torch -------------------------------------------------------------------------------------
 if [ ! -x .venv/bin/python ]; then

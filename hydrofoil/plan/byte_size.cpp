@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 #include <utility>
 
 #include "hydrofoil/base/error.h"
@@ -23,28 +24,53 @@ constexpr std::array<std::pair<std::string_view, double>, 11> kUnits = {{{"B", 1
                                                                          {"TB", 1e12},
                                                                          {"PB", 1e15}}};
 
-}  // namespace
+constexpr std::array<std::pair<std::string_view, double>, 4> kDurations = {
+    {{"s", 1.0}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}}};
 
-int64_t parse_byte_size(const std::string& what, std::string_view text) {
+// A decimal number and a unit: the product. nullopt where the text is something else.
+template <size_t kCount>
+std::optional<double> quantity(std::string_view text,
+                               const std::array<std::pair<std::string_view, double>, kCount>& units,
+                               std::string_view default_unit = {}) {
   const size_t digits = text.find_first_not_of("0123456789.");
-  std::string_view unit = digits == std::string_view::npos ? "B" : text.substr(digits);
+  std::string_view unit = digits == std::string_view::npos ? default_unit : text.substr(digits);
   while (unit.starts_with(' ')) unit.remove_prefix(1);
   const std::string_view number = text.substr(0, digits);
-  double factor = 0.0;
-  for (const auto& [name, bytes] : kUnits) {
-    if (unit == name) factor = bytes;
-  }
   double value = 0.0;
   const auto [end, error] =
       std::from_chars(number.data(), number.data() + number.size(), value, std::chars_format::fixed);
-  const double bytes = value * factor;
+  if (error != std::errc() || end != number.data() + number.size()) return std::nullopt;
+  for (const auto& [name, factor] : units) {
+    if (unit == name) return value * factor;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+int64_t parse_byte_size(const std::string& what, std::string_view text) {
+  const double bytes = quantity(text, kUnits, "B").value_or(0.0);
   constexpr double kMost = 9.2e18;
   HYDROFOIL_CHECK_ARG(
-      error == std::errc() && end == number.data() + number.size() && factor > 0 && bytes < kMost && bytes >= 1 &&
-          std::floor(bytes) == bytes,
-      "plan", what, ": got \"", text,
+      bytes < kMost && bytes >= 1 && std::floor(bytes) == bytes, "plan", what, ": got \"", text,
       "\", expected a size such as 24GiB, 512MiB or 80GB (powers of 1024: KiB to PiB; of 1000: KB to PB)");
   return static_cast<int64_t>(bytes);
+}
+
+double parse_duration(const std::string& what, std::string_view text) {
+  const auto seconds = quantity(text, kDurations);
+  HYDROFOIL_CHECK_ARG(seconds, "plan", what, ": got \"", text,
+                      "\", expected a duration such as 5us or 1.5ms (s, ms, us, ns)");
+  return *seconds;
+}
+
+double parse_byte_rate(const std::string& what, std::string_view text) {
+  constexpr std::string_view kPerSecond = "/s";
+  const auto rate =
+      text.ends_with(kPerSecond) ? quantity(text.substr(0, text.size() - kPerSecond.size()), kUnits) : std::nullopt;
+  HYDROFOIL_CHECK_ARG(rate && *rate >= 1, "plan", what, ": got \"", text,
+                      "\", expected bytes a second such as 25GB/s (8 bits each: 200 Gbit/s are 25GB/s)");
+  return *rate;
 }
 
 std::string format_bytes(int64_t num_bytes) {

@@ -1,7 +1,14 @@
 #include "hydrofoil/plan/collective_time.h"
 
+#include <bit>
+
 namespace hydrofoil::plan {
 namespace {
+
+double num_messages(CollectiveAlgorithm algorithm, int world_size) {
+  if (algorithm == CollectiveAlgorithm::kRing) return world_size - 1;
+  return std::bit_width(static_cast<unsigned>(world_size - 1));  // the logarithm, rounded up
+}
 
 double passes(Collective collective) { return collective == Collective::kAllReduce ? 2.0 : 1.0; }
 
@@ -28,7 +35,7 @@ double collective_seconds(Collective collective, int64_t num_bytes, const Settin
   const bool crosses_hosts = settings.num_nodes > 1;
   const double latency = crosses_hosts ? roofs.network_latency_s : roofs.host_latency_s;
   const double rate = crosses_hosts ? roofs.network_bytes_per_s : roofs.host_bytes_per_s;
-  return passes(collective) * (settings.world_size - 1) * latency +
+  return passes(collective) * num_messages(roofs.algorithm, settings.world_size) * latency +
          moved_bytes(collective, num_bytes, settings.world_size) / rate;
 }
 

@@ -9,17 +9,16 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/plan/byte_size.h"
+#include "hydrofoil/plan/detail/report_text.h"
 
 namespace hydrofoil::plan {
 namespace {
 
+using detail::format_seconds;
+using detail::heading;
+using detail::with_commas;
+using hydrofoil::detail::concat;
 using nlohmann::ordered_json;
-
-std::string with_commas(int64_t value) {
-  std::string text = std::to_string(value);
-  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > 0; at -= 3) text.insert(at, ",");
-  return text;
-}
 
 std::string line(const std::string& name, const std::string& value, const std::string& note = "") {
   std::array<char, 256> text{};
@@ -31,32 +30,6 @@ std::string line(const std::string& name, const std::string& value, const std::s
 
 std::string bytes_line(const std::string& name, int64_t num_bytes) {
   return line(name, format_bytes(num_bytes), with_commas(num_bytes));
-}
-
-std::string seconds(double value) {
-  std::array<char, 32> text{};
-  if (value < 1) {
-    std::snprintf(text.data(), text.size(), "%.3g ms", 1e3 * value);
-  } else {
-    std::snprintf(text.data(), text.size(), "%.3g s", value);
-  }
-  return text.data();
-}
-
-std::string heading(const Plan& plan) {
-  const Settings& settings = plan.settings;
-  std::string text = detail::concat(with_commas(plan.num_parameters), " parameters");
-  if (plan.num_trainable != plan.num_parameters) {
-    text += detail::concat(", ", with_commas(plan.num_trainable), " of them trained");
-  }
-  text += detail::concat(" in ", plan.units.size(), " units; ", settings.world_size, " ranks");
-  if (settings.num_nodes > 1) text += detail::concat(" on ", settings.num_nodes, " nodes");
-  text += detail::concat(", stage ", settings.stage);
-  if (settings.model_dtype) text += detail::concat(", ", dtype_text(*settings.model_dtype), " parameters");
-  text += detail::concat(", ", dtype_text(settings.accumulation_dtype), " gradients, ", settings.num_optimizer_states,
-                         " optimizer states, ", settings.accumulation_steps, " micro steps of ",
-                         settings.micro_batch_size, "\n");
-  return text;
 }
 
 // Units of one size stand in one line.
@@ -78,17 +51,17 @@ std::string unit_lines(const Plan& plan) {
   std::string text = "\nunits, gathered\n";
   for (size_t i = 0; i < std::min(kShown, shapes.size()); ++i) {
     const auto& [unit, count] = shapes[i];
-    text += line(unit->name + (count > 1 ? detail::concat(" and ", count - 1, " like it") : ""),
-                 format_bytes(unit->full_bytes), with_commas(unit->numel) + " parameters");
+    text += line(unit->name + (count > 1 ? concat(" and ", count - 1, " like it") : ""), format_bytes(unit->full_bytes),
+                 with_commas(unit->numel) + " parameters");
   }
-  if (shapes.size() > kShown) text += detail::concat("  and ", shapes.size() - kShown, " smaller shapes\n");
+  if (shapes.size() > kShown) text += concat("  and ", shapes.size() - kShown, " smaller shapes\n");
   return text;
 }
 
 }  // namespace
 
 std::string to_text(const Plan& plan) {
-  std::string text = heading(plan);
+  std::string text = heading(plan) + "\n";
   text += "\nbytes a rank\n";
   text += bytes_line("parameters", plan.states.parameters);
   text += bytes_line("gradients", plan.states.gradients);
@@ -98,18 +71,17 @@ std::string to_text(const Plan& plan) {
   text += bytes_line("gathered units and buckets, most", plan.peak_slot_bytes);
   text += bytes_line("activations, most", plan.peak_activation_bytes);
   text += bytes_line("peak", plan.peak.bytes);
-  text += detail::concat("  in ", phase_name(plan.peak.phase), " of micro step ", plan.peak.micro_step + 1, " at ",
-                         plan.peak.where, ": ", format_bytes(plan.peak.state_bytes), " states, ",
-                         format_bytes(plan.peak.slot_bytes), " slots, ", format_bytes(plan.peak.activation_bytes),
-                         " activations, ", format_bytes(plan.peak.workspace_bytes), " temporaries\n");
+  text += concat("  in ", phase_name(plan.peak.phase), " of micro step ", plan.peak.micro_step + 1, " at ",
+                 plan.peak.where, ": ", format_bytes(plan.peak.state_bytes), " states, ",
+                 format_bytes(plan.peak.slot_bytes), " slots, ", format_bytes(plan.peak.activation_bytes),
+                 " activations, ", format_bytes(plan.peak.workspace_bytes), " temporaries\n");
   text += unit_lines(plan);
   if (!plan.collectives.empty()) text += "\ncollectives a step\n";
   for (const auto& total : plan.collectives) {
-    text +=
-        line(detail::concat(activity_name(total.activity), ": ", total.count, " ", collective_name(total.collective)),
-             format_bytes(total.bytes), "a rank sends " + format_bytes(static_cast<int64_t>(total.moved_bytes)));
+    text += line(concat(activity_name(total.activity), ": ", total.count, " ", collective_name(total.collective)),
+                 format_bytes(total.bytes), "a rank sends " + format_bytes(static_cast<int64_t>(total.moved_bytes)));
   }
-  text += "\ntime of a step, predicted\n" + line("step", seconds(plan.step_seconds));
+  text += "\ntime of a step, predicted\n" + line("step", format_seconds(plan.step_seconds));
   return text;
 }
 

@@ -39,6 +39,9 @@ struct Settings {
   void validate() const;
 };
 
+// How ranks take part in a collective; see collective_seconds.
+enum class CollectiveAlgorithm { kRing, kRecursive };
+
 // How fast a machine is at most. The defaults are of a slow 2-core host; measure your own with
 // benchmarks/plan/accuracy.py --roofs.
 struct Roofs {
@@ -50,6 +53,7 @@ struct Roofs {
   double host_bytes_per_s = 5e9;
   double network_latency_s = 30e-6;  // of a message between two hosts
   double network_bytes_per_s = 1.25e9;
+  CollectiveAlgorithm algorithm = CollectiveAlgorithm::kRing;
   // Whether collectives cost the compute nothing. Not on a CPU, where they run on the same cores.
   bool overlaps = false;
 

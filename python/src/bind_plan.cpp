@@ -4,6 +4,7 @@
 #include "hydrofoil/engine/plan_settings.h"
 #include "hydrofoil/plan/advise.h"
 #include "hydrofoil/plan/byte_size.h"
+#include "hydrofoil/plan/page.h"
 #include "hydrofoil/plan/report.h"
 
 namespace hydrofoil::python {
@@ -78,6 +79,9 @@ void bind_plan(py::module_& module) {
       .def_property_readonly("peak_phase", [](const Plan& p) { return plan::phase_name(p.peak.phase); })
       .def_property_readonly("peak_where", [](const Plan& p) { return p.peak.where; })
       .def_readonly("step_seconds", &Plan::step_seconds)
+      .def(
+          "to_html", [](const Plan& p, std::optional<int64_t> memory_bytes) { return plan::to_html(p, memory_bytes); },
+          py::arg("memory_bytes") = py::none())
       .def("to_json", &plan::to_json, py::arg("with_timeline") = false)
       .def("__str__", &plan::to_text);
   module.def(

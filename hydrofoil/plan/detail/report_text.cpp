@@ -1,0 +1,43 @@
+#include "hydrofoil/plan/detail/report_text.h"
+
+#include <array>
+#include <cstdio>
+
+#include "hydrofoil/base/error.h"
+
+namespace hydrofoil::plan::detail {
+
+using hydrofoil::detail::concat;
+
+std::string with_commas(int64_t value) {
+  std::string text = std::to_string(value);
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > 0; at -= 3) text.insert(at, ",");
+  return text;
+}
+
+std::string format_seconds(double value) {
+  std::array<char, 32> text{};
+  if (value < 1) {
+    std::snprintf(text.data(), text.size(), "%.3g ms", 1e3 * value);
+  } else {
+    std::snprintf(text.data(), text.size(), value < 1000 ? "%.3g s" : "%.0f s", value);
+  }
+  return text.data();
+}
+
+std::string heading(const Plan& plan) {
+  const Settings& settings = plan.settings;
+  std::string text = concat(with_commas(plan.num_parameters), " parameters");
+  if (plan.num_trainable != plan.num_parameters) {
+    text += concat(", ", with_commas(plan.num_trainable), " of them trained");
+  }
+  text += concat(" in ", plan.units.size(), " units; ", settings.world_size, " ranks");
+  if (settings.num_nodes > 1) text += concat(" on ", settings.num_nodes, " nodes");
+  text += concat(", stage ", settings.stage);
+  if (settings.model_dtype) text += concat(", ", dtype_text(*settings.model_dtype), " parameters");
+  text += concat(", ", dtype_text(settings.accumulation_dtype), " gradients, ", settings.num_optimizer_states,
+                 " optimizer states, ", settings.accumulation_steps, " micro steps of ", settings.micro_batch_size);
+  return text;
+}
+
+}  // namespace hydrofoil::plan::detail
