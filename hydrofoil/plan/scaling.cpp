@@ -69,10 +69,10 @@ std::string to_text(const Scaling& scaling) {
   const Roofs& roofs = scaling.roofs;
   std::array<char, 256> text{};
   std::snprintf(text.data(), text.size(),
-                "weak scaling over %s collectives, %d ranks a node; alpha %s, %s a second%s; nothing measured\n\n",
+                "weak scaling over %s collectives, %d ranks a node; %s and %.3g GB/s a link between nodes%s; nothing "
+                "is measured\n\n",
                 algorithm_name(roofs.algorithm), scaling.ranks_per_node,
-                detail::format_seconds(roofs.network_latency_s).c_str(),
-                format_bytes(static_cast<int64_t>(roofs.network_bytes_per_s)).c_str(),
+                detail::format_seconds(roofs.network_latency_s).c_str(), 1e-9 * roofs.network_bytes_per_s,
                 roofs.overlaps ? ", overlapped with compute" : "");
   std::string result = text.data();
   result += "  ranks  stage         step  efficiency  communication  a rank sends  states a rank  peak a rank\n";

@@ -17,7 +17,9 @@ std::string with_commas(int64_t value) {
 
 std::string format_seconds(double value) {
   std::array<char, 32> text{};
-  if (value < 1) {
+  if (value < 1e-3) {
+    std::snprintf(text.data(), text.size(), "%.3g us", 1e6 * value);
+  } else if (value < 1) {
     std::snprintf(text.data(), text.size(), "%.3g ms", 1e3 * value);
   } else {
     std::snprintf(text.data(), text.size(), value < 1000 ? "%.3g s" : "%.0f s", value);

@@ -9,7 +9,7 @@ namespace hydrofoil::plan::detail {
 
 // "1,234,567"
 [[nodiscard]] std::string with_commas(int64_t value);
-// "12.3 ms", "1.5 s"
+// "5 us", "12.3 ms", "1.5 s"
 [[nodiscard]] std::string format_seconds(double value);
 // What is planned, in one line: parameters, ranks, stage, dtypes, micro steps.
 [[nodiscard]] std::string heading(const Plan& plan);
