@@ -82,7 +82,9 @@ void bind_plan(py::module_& module) {
       .def(
           "to_html", [](const Plan& p, std::optional<int64_t> memory_bytes) { return plan::to_html(p, memory_bytes); },
           py::arg("memory_bytes") = py::none())
-      .def("to_json", &plan::to_json, py::arg("with_timeline") = false)
+      .def(
+          "to_json", [](const Plan& p, bool with_timeline) { return plan::to_json(p, with_timeline); },
+          py::arg("with_timeline") = false)
       .def("__str__", &plan::to_text);
   module.def(
       "make_plan",
