@@ -57,6 +57,8 @@ def main() -> None:
                            alpha=0.45 if stage == 1 else 1, label=f"stage {stage}")
     left.set(title="forward and backward, share of a step", ylabel="%", ylim=(0, 102))
     right.set(title="peak of a rank", ylabel="GiB", yscale="log")
+    right.set_yticks([25, 50, 100, 200, 400, 800], ["25", "50", "100", "200", "400", "800"])
+    right.minorticks_off()
     ticks = [2 ** k for k in range(1, 13)]
     for axis in (left, right):
         axis.set_xscale("log", base=2)

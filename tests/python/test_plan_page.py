@@ -127,7 +127,7 @@ def test_scaling_prints_table_and_json(tmp_path: Path) -> None:
     arguments = ["--scaling", "--link-latency", "5us", "--link-bandwidth", "25GB/s", "--json"]
     values = {kind: json.loads(run(tmp_path, *arguments, "--collectives", kind).stdout) for kind in ("ring", "recursive")}
     for kind, value in values.items():
-        assert value["collectives"] == kind and value["network_latency_s"] == 5e-6 and value["network_bytes_per_s"] == 25e9
+        assert value["collectives"] == kind and value["network_latency_s"] == pytest.approx(5e-6) and value["network_bytes_per_s"] == 25e9
         assert [(p["world_size"], p["stage"]) for p in value["points"]] == [(2 ** k, stage) for k in range(1, 13) for stage in (1, 2, 3)]
     assert all(a["step_seconds"] <= b["step_seconds"] for a, b in zip(values["recursive"]["points"], values["ring"]["points"]))
 
