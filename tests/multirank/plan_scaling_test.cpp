@@ -82,10 +82,12 @@ Plan plan_of(const Case& c, const Roofs& roofs) {
   return make_plan(spec, settings, roofs);
 }
 
-double update_seconds(const Plan& plan) {
+double communication_seconds(const Plan& plan) {
   double seconds = 0.0;
   for (const auto& event : plan.timeline.events) {
-    if (event.activity == Activity::kUpdate) seconds += event.end_s - event.begin_s;
+    const bool repeats = event.micro_step == 0 && event.phase != Phase::kStep;
+    const auto left_out = static_cast<double>(plan.timeline.left_out_micro_steps);
+    if (event.lane != Lane::kCompute) seconds += (event.end_s - event.begin_s) * (repeats ? 1.0 + left_out : 1.0);
   }
   return seconds;
 }
@@ -99,11 +101,16 @@ TEST_P(ScalingOfTheRuntime, IsThePlansAndTheFormulas) {
   roofs.network_bytes_per_s = kBytesPerS;
   roofs.algorithm = c.algorithm;
   const Plan plan = plan_of(c, roofs);
+  int num_controls = 0;
   int64_t count = 0;
   int64_t bytes = 0;
   double seconds = 0.0;
   for (const auto& record : record_step(c)) {
     if (record.kind == comm::OpKind::kBarrier) continue;
+    if (record.unit == "late gradients" || record.unit == "gradient summary") {
+      ++num_controls;
+      continue;
+    }
     ASSERT_TRUE(record.kind == comm::OpKind::kAllGather || record.kind == comm::OpKind::kReduceScatter)
         << comm::op_kind_name(record.kind) << " of " << record.unit;
     const auto kind = record.kind == comm::OpKind::kAllGather ? Collective::kAllGather : Collective::kReduceScatter;
@@ -112,6 +119,7 @@ TEST_P(ScalingOfTheRuntime, IsThePlansAndTheFormulas) {
     bytes += num_bytes;
     seconds += collective_seconds(kind, num_bytes, plan.settings, roofs);
   }
+  EXPECT_EQ(num_controls, 2);  // a few bytes a rank each; neither the plan nor the formulas count them
   int64_t planned_count = 0;
   int64_t planned_bytes = 0;
   for (const auto& total : plan.collectives) {
@@ -120,7 +128,7 @@ TEST_P(ScalingOfTheRuntime, IsThePlansAndTheFormulas) {
   }
   EXPECT_EQ(count, planned_count);
   EXPECT_EQ(bytes, planned_bytes);
-  EXPECT_NEAR(seconds, plan.step_seconds - update_seconds(plan), 1e-9 * seconds);  // it computes nothing else
+  EXPECT_NEAR(seconds, communication_seconds(plan), 1e-9 * seconds);
 
   int64_t padded = 0;
   for (const auto& unit : plan.units) padded += unit.full_bytes / 4;
