@@ -85,7 +85,7 @@ void bind_plan(py::module_& module) {
       .def(
           "to_json", [](const Plan& p, bool with_timeline) { return plan::to_json(p, with_timeline); },
           py::arg("with_timeline") = false)
-      .def("__str__", &plan::to_text);
+      .def("__str__", [](const Plan& p) { return plan::to_text(p); });
   module.def(
       "make_plan",
       [](const engine::EngineOptions& options, int world_size, int num_nodes, bool cpu_device, bool training,
