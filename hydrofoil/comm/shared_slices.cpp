@@ -13,6 +13,7 @@
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/backend.h"
 #include "hydrofoil/comm/group.h"
+#include "hydrofoil/memory/alignment.h"
 
 namespace hydrofoil::comm {
 
@@ -25,7 +26,7 @@ namespace hydrofoil::comm {
 
 namespace {
 
-constexpr int64_t kPageBytes = 4096;
+using memory::kPageBytes;
 
 // Whether a page of the range is a copy of this process's own; true where the system does not tell.
 bool has_private_page(const char* data, int64_t num_bytes) {

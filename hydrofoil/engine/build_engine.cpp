@@ -10,18 +10,6 @@
 namespace hydrofoil::engine {
 namespace {
 
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return at::kFloat;
-    case DType::kBFloat16:
-      return at::kBFloat16;
-    case DType::kFloat16:
-      return at::kHalf;
-  }
-  HYDROFOIL_ASSERT(false, "dtype");
-}
-
 // Parameters, gradients and optimizer states are sharded along the axis "dp".
 zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh, int world_rank) {
   zero::RuntimeOptions runtime;

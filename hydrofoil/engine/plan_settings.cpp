@@ -7,6 +7,16 @@
 namespace hydrofoil::engine {
 namespace {
 
+int num_states(const optim::OptimizerOptions& optimizer) {
+  constexpr int kOfAdamW = 2;
+  if (!optimizer.native) return kOfAdamW;
+  const auto kind = optim::parse_optimizer_kind(optimizer.type, optimizer.params.adam_w_mode);
+  const std::vector<optim::Hyperparameters> groups(1, {.momentum = optimizer.params.momentum});
+  return static_cast<int>(optim::state_names(kind, groups).size());
+}
+
+}  // namespace
+
 c10::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
@@ -18,16 +28,6 @@ c10::ScalarType scalar_type(DType dtype) {
   }
   HYDROFOIL_ASSERT(false, "dtype");
 }
-
-int num_states(const optim::OptimizerOptions& optimizer) {
-  constexpr int kOfAdamW = 2;
-  if (!optimizer.native) return kOfAdamW;
-  const auto kind = optim::parse_optimizer_kind(optimizer.type, optimizer.params.adam_w_mode);
-  const std::vector<optim::Hyperparameters> groups(1, {.momentum = optimizer.params.momentum});
-  return static_cast<int>(optim::state_names(kind, groups).size());
-}
-
-}  // namespace
 
 plan::Settings plan_settings(const EngineOptions& options, const ResolveContext& context) {
   plan::Settings settings;

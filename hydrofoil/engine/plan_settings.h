@@ -8,6 +8,9 @@
 
 namespace hydrofoil::engine {
 
+// torch's dtype of the config's.
+[[nodiscard]] c10::ScalarType scalar_type(DType dtype);
+
 // What the planner has to know of a resolved config. Where it names no optimizer, or one of torch.optim, two states an
 // element are planned, as of AdamW.
 [[nodiscard]] plan::Settings plan_settings(const EngineOptions& options, const ResolveContext& context);

@@ -12,6 +12,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/memory/arena.h"
+#include "hydrofoil/memory/detail/flat_tensor.h"
 
 namespace hydrofoil::memory {
 namespace {
@@ -63,8 +64,6 @@ c10::DataPtr allocate_zeroed(const c10::Device& device, int64_t num_bytes) {
   return {address, address, &std::free, device};
 }
 
-namespace {
-
 at::Tensor flat_tensor_over(c10::DataPtr memory, int64_t num_bytes, int64_t numel, at::ScalarType dtype) {
   const c10::Device device = memory.device();
   auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(num_bytes),
@@ -73,8 +72,6 @@ at::Tensor flat_tensor_over(c10::DataPtr memory, int64_t num_bytes, int64_t nume
   flat.set_(c10::Storage(std::move(storage)), 0, {numel}, {1});
   return flat;
 }
-
-}  // namespace
 
 at::Tensor make_flat_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
   const int64_t num_bytes = checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_flat_tensor");

@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
-#include <c10/core/StorageImpl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -17,7 +16,8 @@
 
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
-#include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/memory/alignment.h"
+#include "hydrofoil/memory/detail/flat_tensor.h"
 #include "hydrofoil/memory/free_ranges.h"
 
 namespace hydrofoil::memory {
@@ -146,16 +146,13 @@ void install_host_allocator() {
 }
 
 at::Tensor make_successor_tensor(int64_t numel, at::ScalarType dtype, const c10::Device& device) {
-  const auto options = at::TensorOptions().dtype(dtype).device(device);
-  if (HostAllocator::instance == nullptr || !device.is_cpu()) return at::empty({numel}, options);
+  if (HostAllocator::instance == nullptr || !device.is_cpu()) {
+    return at::empty({numel}, at::TensorOptions().dtype(dtype).device(device));
+  }
   const int64_t num_bytes =
       checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_successor_tensor");
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(num_bytes),
-      HostAllocator::instance->allocate(static_cast<size_t>(num_bytes), true), HostAllocator::instance, true);
-  at::Tensor tensor = at::empty({0}, options);
-  tensor.set_(c10::Storage(std::move(storage)), 0, {numel}, {1});
-  return tensor;
+  return flat_tensor_over(HostAllocator::instance->allocate(static_cast<size_t>(num_bytes), true), num_bytes, numel,
+                          dtype);
 }
 
 HostAllocatorUse host_allocator_use() {

@@ -1,13 +1,11 @@
 #include <gtest/gtest.h>
 
-#include <ATen/ops/zeros.h>
-
 #include <string>
 
 #include "hydrofoil/comm/fake/fake_group.h"
 #include "hydrofoil/models/causal_lm.h"
 #include "hydrofoil/plan/plan.h"
-#include "hydrofoil/zero/optimizer_step.h"
+#include "tests/support/runtime_step.h"
 #include "tests/support/zero_formulas.h"
 
 // The collectives of one step that the runtime really asks a fake group of N ranks for, priced by the alpha-beta model,
@@ -27,20 +25,6 @@ constexpr double kBytesPerS = 25e9;
 constexpr const char* kModel = R"({"model_type": "llama", "vocab_size": 67, "hidden_size": 20,
   "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1})";
 
-void run_step(zero::Runtime& runtime, models::CausalLM& model, int micro_steps, int step) {
-  const at::Tensor tokens = at::zeros({1, 8}, at::kLong);
-  for (int i = 0; i < micro_steps; ++i) {
-    runtime.reducer().configure_rounds(i + 1 == micro_steps, 1.0 / micro_steps, i);
-    const at::Tensor loss = model.loss(tokens, models::next_token_targets(tokens));
-    runtime.watch_loss(loss);
-    loss.backward();
-  }
-  runtime.prepare_step();
-  (void)zero::summarize_gradients(runtime);
-  zero::step_optimizer(runtime, optim::OptimizerKind::kAdamW, std::vector<optim::Hyperparameters>(1), step, 1.0F);
-  runtime.publish_step();
-}
-
 // Of the second step: the first one records the orders.
 std::vector<comm::FakeRecord> record_step(const Case& c) {
   const auto log = std::make_shared<comm::FakeLog>();
@@ -56,10 +40,10 @@ std::vector<comm::FakeRecord> record_step(const Case& c) {
   options.unit_min_bytes = 0;
   zero::Runtime runtime(model->tree().parameters, model->tree().modules, options, channels[0], channels[1]);
   model->tree().boundaries->attach(&runtime);
-  run_step(runtime, *model, c.micro_steps, 1);
+  testing::run_optimizer_step(runtime, *model, 1, c.micro_steps, 1);
   for (const auto& group : channels) group.barrier();
   log->clear();
-  run_step(runtime, *model, c.micro_steps, 2);
+  testing::run_optimizer_step(runtime, *model, 1, c.micro_steps, 2);
   for (const auto& group : channels) group.barrier();
   model->tree().boundaries->attach(nullptr);
   std::vector<comm::FakeRecord> records = log->records();

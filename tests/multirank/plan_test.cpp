@@ -1,14 +1,13 @@
 #include "hydrofoil/plan/plan.h"
 
-#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <string>
 
 #include "hydrofoil/models/causal_lm.h"
-#include "hydrofoil/zero/optimizer_step.h"
 #include "tests/support/comm_backends.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/runtime_step.h"
 
 // The planner against what the runtime really keeps and allocates, to the byte.
 namespace hydrofoil::plan {
@@ -100,20 +99,7 @@ zero::RuntimeOptions options_of(const Case& c, int rank) {
 }
 
 void train(zero::Runtime& runtime, models::CausalLM& model, int micro_steps) {
-  const at::Tensor tokens = at::zeros({2, 8}, at::kLong);
-  for (int step = 1; step <= kNumSteps; ++step) {
-    for (int i = 0; i < micro_steps; ++i) {
-      runtime.reducer().configure_rounds(i + 1 == micro_steps, 1.0 / micro_steps, i);
-      const at::Tensor loss = model.loss(tokens, models::next_token_targets(tokens));
-      runtime.watch_loss(loss);
-      loss.backward();
-    }
-    runtime.prepare_step();
-    (void)zero::summarize_gradients(runtime);
-    const std::vector<optim::Hyperparameters> groups(1);
-    zero::step_optimizer(runtime, optim::OptimizerKind::kAdamW, groups, step, 1.0F);
-    runtime.publish_step();
-  }
+  for (int step = 1; step <= kNumSteps; ++step) testing::run_optimizer_step(runtime, model, 2, micro_steps, step);
 }
 
 class PlanAgainstRuntime : public ::testing::TestWithParam<Case> {};

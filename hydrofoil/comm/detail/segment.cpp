@@ -7,15 +7,15 @@
 #include <new>
 
 #include "hydrofoil/comm/status_board.h"
+#include "hydrofoil/memory/alignment.h"
 #include "hydrofoil/memory/arena.h"
 
 namespace hydrofoil::comm::detail {
 namespace {
 
 constexpr uint64_t kMagic = 0x6879'6472'6f66'0002;
-constexpr int64_t kPageBytes = 4096;
-
-constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+using memory::kPageBytes;
+using memory::round_up;
 
 int64_t channels_offset() { return round_up(sizeof(SegmentHead), kPageBytes); }
 
