@@ -82,9 +82,10 @@ class Ranks {
   }
 
   ConnectOptions options(int rank, int size, const std::string& backend = "shm") const {
+    constexpr int kNeverRemoved = -1;  // a store that knows its ranks removes the file under one that connects again
     return {.rank = rank,
             .size = size,
-            .store = c10::make_intrusive<c10d::FileStore>((folder_ / "store").string(), size),
+            .store = c10::make_intrusive<c10d::FileStore>((folder_ / "store").string(), kNeverRemoved),
             .backend = backend,
             .group = {.timeout = seconds(30)}};
   }
