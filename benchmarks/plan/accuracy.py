@@ -144,7 +144,7 @@ def rank_main(cell: dict[str, Any]) -> None:
 
 
 def run_ranks(argument: str, ranks: int) -> str:
-    program = os.environ.get("HYDROFOIL_PROGRAM", "hydrofoil")
+    program = os.environ.get("HYDROFOIL_PROGRAM", str(Path(sys.executable).parent / "hydrofoil"))
     command = [program, "run", "--nproc", str(ranks), "--", str(HERE), "--rank", argument]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:

@@ -39,7 +39,7 @@ def scaling(program: str, collectives: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", default=os.environ.get("HYDROFOIL_PROGRAM", "hydrofoil"))
+    parser.add_argument("--program", default=os.environ.get("HYDROFOIL_PROGRAM", str(Path(sys.executable).parent / "hydrofoil")))
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "plan_scaling.svg")
     arguments = parser.parse_args()
     plt.rcParams.update({"font.size": 9, "svg.hashsalt": "plan"})

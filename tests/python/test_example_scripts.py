@@ -13,6 +13,7 @@ from typing import Callable
 
 import pytest
 from tests.python.example_ranks import run_ranks
+from tests.support.launcher import find_program
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "python"
 Launch = Callable[..., str]
@@ -22,11 +23,7 @@ SCRIPTS, PORT = EXAMPLES / "deepspeed_scripts", EXAMPLES / "pytorch_port"
 @pytest.fixture
 def launch() -> Launch:
     """`hydrofoil run --num_gpus=2 SCRIPT ...`; fails with what it wrote if it failed."""
-    root = Path(__file__).resolve().parents[2]
-    programs = [os.environ.get("HYDROFOIL_PROGRAM", ""), str(Path(sys.executable).parent / "hydrofoil"), str(root / "build/dev/apps/hydrofoil")]
-    program = next((path for path in programs if path and os.access(path, os.X_OK)), None)
-    if program is None:
-        pytest.skip("no hydrofoil program: set HYDROFOIL_PROGRAM or build the target hydrofoil_cli")
+    program = find_program()
 
     def run(script: Path, *arguments: str) -> str:
         result = subprocess.run([program, "run", "--num_gpus=2", str(script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

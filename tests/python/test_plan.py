@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 
 import hydrofoil
 from hydrofoil import zero
+from tests.support.launcher import find_program
 
-PROGRAM = os.environ.get("HYDROFOIL_PROGRAM", "hydrofoil")
 LLAMA = {"model_type": "llama", "vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 16,
          "num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 2048}
 
@@ -177,7 +176,7 @@ def test_estimators_print_as_deepspeed_does(capsys: pytest.CaptureFixture[str]) 
 def run(tmp_path: Path, *arguments: str, stage: int = 3) -> subprocess.CompletedProcess[str]:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     (tmp_path / "ds_config.json").write_text(json.dumps(config(stage, bf16={"enabled": True})))
-    return subprocess.run([PROGRAM, "plan", "--config", str(tmp_path / "ds_config.json"), "--model", str(tmp_path), "--device", "cpu", *arguments],
+    return subprocess.run([find_program(), "plan", "--config", str(tmp_path / "ds_config.json"), "--model", str(tmp_path), "--device", "cpu", *arguments],
                           capture_output=True, text=True, timeout=60)
 
 
