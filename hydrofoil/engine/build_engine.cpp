@@ -33,6 +33,9 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   runtime.sharding.poison_released =
       debug.memory || options.hydrofoil.debug_checks || options.zero.enable_sanity_checks;
   runtime.unit_min_bytes = options.hydrofoil.unit_min_bytes;
+  runtime.keep_gathered_bytes = options.hydrofoil.keep_gathered_bytes;
+  runtime.memory_bytes = memory_of_rank(mesh.size("dp"));
+  runtime.ranks_of_host = ranks_of_host(mesh.size("dp"));
   return runtime;
 }
 

@@ -62,6 +62,11 @@ Section own_section() {
       field("overlap", &HydrofoilOptions::overlap,
             "collectives run beside computation; the bits are the same either way"),
       field("unit_min_bytes", &HydrofoilOptions::unit_min_bytes, "adjacent units below this size merge").at_least(0),
+      field("keep_gathered_bytes", &HydrofoilOptions::keep_gathered_bytes,
+            "stage 3: at most so many bytes of units, smallest first, stay gathered from their first use to the step")
+          .at_least(0)
+          .derived("while the job runs: half of the memory that the leanest rank has free, looked at after steps 1, 2, "
+                   "4, ... 64 and each 64th; nothing where the ranks share their parameters"),
       field("collective_timeout_s", &HydrofoilOptions::collective_timeout_s, "deadline of every collective, in seconds")
           .above(0),
       choice("backend", &HydrofoilOptions::backend, backends,
@@ -194,6 +199,15 @@ void derive_own_options(EngineOptions& options, config::ResolvedTable& table) {
   if (options.zero.enable_sanity_checks && !table.given("hydrofoil.debug_checks")) {
     options.hydrofoil.debug_checks = true;
     table.derive("hydrofoil.debug_checks", true, "zero_optimization.enable_sanity_checks");
+  }
+  constexpr const char* kKeep = "hydrofoil.keep_gathered_bytes";
+  if (options.zero.stage < 3) {
+    table.annotate(kKeep, "no effect below stage 3: nothing is gathered");
+  } else if (!options.hydrofoil.keep_gathered_bytes) {
+    table.derive(
+        kKeep, "auto",
+        "by the plan while the job runs: half of what the leanest rank has free after steps 1, 2, 4, ... 64 and "
+        "each 64th; 0 where ranks share their parameters");
   }
   auto& names = options.hydrofoil.unit_names;
   bool added = false;

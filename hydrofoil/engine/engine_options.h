@@ -42,9 +42,10 @@ struct DataTypeOptions {
 
 // The section `hydrofoil`: what DeepSpeed has no key for.
 struct HydrofoilOptions {
-  bool overlap = true;                  // collectives run beside computation; the bits are the same either way
-  int64_t unit_min_bytes = 1 << 20;     // adjacent units below this size merge
-  double collective_timeout_s = 600.0;  // deadline of every collective
+  bool overlap = true;                         // collectives run beside computation; the bits are the same either way
+  int64_t unit_min_bytes = 1 << 20;            // adjacent units below this size merge
+  std::optional<int64_t> keep_gathered_bytes;  // stage 3: units that stay gathered until the step; none: by the plan
+  double collective_timeout_s = 600.0;         // deadline of every collective
   CommBackend backend = CommBackend::kAuto;
   bool debug_checks = false;            // released memory is filled with NaN
   std::vector<std::string> unit_names;  // modules that stay one unit, as named_modules() names them

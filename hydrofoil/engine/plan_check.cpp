@@ -19,12 +19,6 @@ namespace {
 
 constexpr const char* kLimit = "HYDROFOIL_MEMORY_LIMIT";
 
-int64_t memory_of_rank(int world_size) {
-  if (const auto limit = environment(kLimit)) return plan::parse_byte_size(kLimit, *limit);
-  const int64_t local = std::clamp<int64_t>(environment_int("LOCAL_WORLD_SIZE").value_or(1), 1, world_size);
-  return memory::host_memory_limit() / local;
-}
-
 void log_plan(const plan::Plan& plan) {
   const auto& states = plan.states;
   log_info("plan: ", plan.units.size(), " units; a rank keeps ", plan::format_bytes(states.total()), " (parameters ",
@@ -34,6 +28,15 @@ void log_plan(const plan::Plan& plan) {
 }
 
 }  // namespace
+
+int ranks_of_host(int world_size) {
+  return static_cast<int>(std::clamp<int64_t>(environment_int("LOCAL_WORLD_SIZE").value_or(1), 1, world_size));
+}
+
+int64_t memory_of_rank(int world_size) {
+  if (const auto limit = environment(kLimit)) return plan::parse_byte_size(kLimit, *limit);
+  return memory::host_memory_limit() / ranks_of_host(world_size);
+}
 
 plan::ModelSpec model_spec(const std::vector<zero::RuntimeParameter>& parameters,
                            const std::vector<zero::ModuleNode>& modules) {

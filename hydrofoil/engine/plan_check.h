@@ -13,11 +13,15 @@ namespace hydrofoil::engine {
 [[nodiscard]] plan::ModelSpec model_spec(const std::vector<zero::RuntimeParameter>& parameters,
                                          const std::vector<zero::ModuleNode>& modules);
 
+// Bytes that one of this host's ranks can have: HYDROFOIL_MEMORY_LIMIT ("24GiB"), or the host's or container's memory
+// over them (LOCAL_WORLD_SIZE).
+[[nodiscard]] int64_t memory_of_rank(int world_size);
+[[nodiscard]] int ranks_of_host(int world_size);
+
 // Plans states, gathered units and gradient buckets of an engine about to be made, and logs them on rank 0. Collective.
 //
-// On the CPU, throws InvalidArgument on every rank where a rank needs more than it can have: HYDROFOIL_MEMORY_LIMIT
-// ("24GiB", a rank), or the host's or container's memory over its ranks (LOCAL_WORLD_SIZE). The error has the numbers
-// and the cheapest setting that would fit.
+// On the CPU, throws InvalidArgument on every rank where a rank needs more than memory_of_rank(). The error has the
+// numbers and the cheapest setting that would fit.
 void require_memory(const EngineOptions& options, const std::vector<zero::RuntimeParameter>& parameters,
                     const std::vector<zero::ModuleNode>& modules, bool training, bool native_optimizer,
                     const comm::Group& group);

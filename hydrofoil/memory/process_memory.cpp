@@ -1,7 +1,9 @@
 #include "hydrofoil/memory/process_memory.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <sstream>
@@ -31,6 +33,18 @@ int64_t read_kib(const char* path, const std::string& key) {
 ProcessMemory process_memory() {
   return {read_kib("/proc/self/smaps_rollup", "Pss:"), read_kib("/proc/self/status", "VmRSS:"),
           read_kib("/proc/self/status", "VmHWM:")};
+}
+
+int64_t free_bytes(const c10::Device& device, int64_t limit_bytes, int ranks_of_host) {
+  if (device.is_cpu()) {
+    const int64_t below_limit = limit_bytes - read_kib("/proc/self/status", "VmHWM:");
+    return std::min(below_limit, read_kib("/proc/meminfo", "MemAvailable:") / std::max(ranks_of_host, 1));
+  }
+  auto* allocator = c10::getDeviceAllocator(device.type());
+  const auto free = static_cast<int64_t>(allocator->getMemoryInfo(device.index()).first);
+  const auto stats = allocator->getDeviceStats(device.index());
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return free + stats.reserved_bytes[kAll].current - stats.allocated_bytes[kAll].peak;
 }
 
 void trim_heap() {

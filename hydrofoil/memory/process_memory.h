@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 
 namespace hydrofoil::memory {
@@ -13,6 +15,12 @@ struct ProcessMemory {
 
 // Reads /proc/self/smaps_rollup and /proc/self/status. Throws SystemError where they cannot be read.
 [[nodiscard]] ProcessMemory process_memory();
+
+// Bytes that this rank could allocate on `device` on top of the most it has had so far. On the host: what is left of
+// `limit_bytes` above the high-water mark of the process, but no more than its share of what the system has available,
+// which `ranks_of_host` processes divide. On an accelerator: what the device has free and torch's allocator has in
+// reserve, above its own high-water mark. Negative where it is over already. Throws SystemError as process_memory().
+[[nodiscard]] int64_t free_bytes(const c10::Device& device, int64_t limit_bytes, int ranks_of_host);
 
 // Gives the pages of freed heap memory back to the system. glibc raises the size from which it maps an allocation for
 // itself up to 32 MiB, so freed tensors leave holes in the heap that no tensor of their size fits in any more. Takes

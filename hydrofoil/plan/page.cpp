@@ -77,7 +77,7 @@ ordered_json page_data(const Plan& plan, std::optional<int64_t> memory_bytes, co
   ordered_json data;
   data["end_s"] = timeline.end_s;
   data["limit"] = memory_bytes ? ordered_json(*memory_bytes) : ordered_json(nullptr);
-  data["gap"] = {{"at", timeline.micro_step_s},
+  data["gap"] = {{"at", timeline.repeated_end_s},
                  {"length", static_cast<double>(timeline.left_out_micro_steps) * timeline.micro_step_s},
                  {"count", timeline.left_out_micro_steps}};
   data["peak"] = {{"bytes", plan.peak.bytes}};
@@ -223,7 +223,7 @@ std::string timeline_section(const Plan& plan) {
   text += "<div class=\"bar soft\"><span>Hover for names and bytes; drag to zoom.";
   if (left_out > 0) {
     text += " " + with_commas(left_out) + (left_out == 1 ? " micro step" : " micro steps") +
-            " like the first one, at the dashed line, " + (left_out == 1 ? "is" : "are") + " not drawn.";
+            " like the one before, at the dashed line, " + (left_out == 1 ? "is" : "are") + " not drawn.";
   }
   return text +
          "</span><button id=\"whole-step\" hidden>Whole step</button></div>\n<div "

@@ -84,6 +84,7 @@ Plan make_plan(const ModelSpec& spec, const Settings& settings, const Roofs& roo
     plan.peak_slot_bytes = std::max(plan.peak_slot_bytes, point.slot_bytes);
     plan.peak_activation_bytes = std::max(plan.peak_activation_bytes, point.activation_bytes);
   }
+  plan.kept_gathered_bytes = simulator.kept_gathered_bytes();
   plan.peak = find_peak(plan);
   plan.step_seconds = plan.timeline.end_s;
   for (const auto& [key, traffic] : simulator.traffic()) {

@@ -43,6 +43,7 @@ struct Plan {
   std::vector<std::string> modules;  // paths, for Event::module
   int64_t largest_unit_bytes = 0;
   int64_t peak_slot_bytes = 0;
+  int64_t kept_gathered_bytes = 0;  // of units that stay gathered until the step
   int64_t peak_activation_bytes = 0;
   Peak peak;
   std::vector<CollectiveTotal> collectives;

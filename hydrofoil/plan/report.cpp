@@ -69,6 +69,7 @@ std::string to_text(const Plan& plan) {
   text += bytes_line("optimizer states", plan.states.optimizer_states);
   text += bytes_line("states in all", plan.states.total());
   text += bytes_line("gathered units and buckets, most", plan.peak_slot_bytes);
+  if (plan.kept_gathered_bytes > 0) text += bytes_line("  of units that stay until the step", plan.kept_gathered_bytes);
   text += bytes_line("activations, most", plan.peak_activation_bytes);
   text += bytes_line("peak", plan.peak.bytes);
   text += concat("  in ", phase_name(plan.peak.phase), " of micro step ", plan.peak.micro_step + 1, " at ",
@@ -149,6 +150,7 @@ std::string to_json(const Plan& plan, bool with_timeline) {
                    {"states", plan.states.total()},
                    {"permanent", plan.permanent_bytes()},
                    {"peak_slots", plan.peak_slot_bytes},
+                   {"kept_gathered", plan.kept_gathered_bytes},
                    {"peak_activations", plan.peak_activation_bytes},
                    {"peak", plan.peak.bytes}};
   json["peak"] = {{"phase", phase_name(plan.peak.phase)},

@@ -21,7 +21,9 @@ const char* algorithm_name(CollectiveAlgorithm algorithm) {
 
 // Micro steps that the timeline leaves out repeat what the first one does.
 double repeats(const Plan& plan, int64_t micro_step, Phase phase) {
-  return micro_step == 0 && phase != Phase::kStep ? 1.0 + static_cast<double>(plan.timeline.left_out_micro_steps) : 1.0;
+  return micro_step == plan.timeline.repeated_micro_step && phase != Phase::kStep
+             ? 1.0 + static_cast<double>(plan.timeline.left_out_micro_steps)
+             : 1.0;
 }
 
 ScalingPoint point_of(const Plan& plan) {

@@ -19,6 +19,7 @@ struct Settings {
   int num_optimizer_states = 2;                        // fp32 values a trainable element
   int64_t accumulation_steps = 1;
   int64_t unit_min_bytes = 1 << 20;
+  int64_t keep_gathered_bytes = 0;  // of units that stay gathered until the step: zero::units_to_keep
   bool overlap = true;
   // Ranks map each other's slices of the parameters (one host, shared memory): they are kept once, and nothing is
   // gathered.

@@ -44,12 +44,15 @@ struct MemoryPoint {
   }
 };
 
-// One optimizer step: the first micro step, the last one, the step. Micro steps between the two equal the first one in
-// memory and time; they are left out of the lists, and the last begins `left_out_micro_steps` times later.
+// One optimizer step: micro step 0, where units stay gathered micro step 1 too, the last one, the step. Micro steps
+// between them equal `repeated_micro_step` in memory and time; they are left out of the lists, and the last begins
+// `left_out_micro_steps` times later.
 struct Timeline {
   std::vector<Event> events;
   std::vector<MemoryPoint> memory;
   int64_t left_out_micro_steps = 0;
+  int64_t repeated_micro_step = 0;
+  double repeated_end_s = 0;  // of it, where those that are left out begin
   double micro_step_s = 0;  // of one that is left out
   double end_s = 0;
 };

@@ -27,12 +27,13 @@ GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm
 
 void GradientReducer::configure_rounds(bool reduce, double scale, int64_t micro_step) {
   reduce_rounds_ = reduce || sharded_;
+  window_ends_ = reduce;
   scale_ = scale;
   micro_step_ = micro_step;
 }
 
 void GradientReducer::configure_as(const GradientReducer& other) {
-  configure_rounds(other.reduce_rounds_, other.scale_, other.micro_step_);
+  configure_rounds(other.window_ends_, other.scale_, other.micro_step_);
   expect_scaled(other.scaled_);
 }
 
@@ -78,8 +79,8 @@ void GradientReducer::take(size_t u, size_t b, size_t i, const at::Tensor& gradi
   if (!finite && !non_finite_) non_finite_ = {bucket.group().slots()[i].name, micro_step_};
 }
 
-// The last unit waits for the end of the backward, which is near: then autograd has dropped the unit's own gradients (an
-// embedding's are large), and their place is the shard's.
+// The last unit waits for the end of the backward, which is near: then autograd has dropped the unit's own gradients
+// (an embedding's are large), and their place is the shard's.
 void GradientReducer::launch_ready() {
   while (next_ + 1 < order_.size()) {
     const auto u = static_cast<size_t>(order_[next_]);

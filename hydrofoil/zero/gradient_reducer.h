@@ -44,6 +44,8 @@ class GradientReducer {
   bool abort_round();
   [[nodiscard]] bool round_open() const { return round_open_; }
   // Whether a backward has run since the last step.
+  // Whether the round that runs, or comes next, is the last before a step.
+  [[nodiscard]] bool window_ends() const { return window_ends_; }
   [[nodiscard]] bool window_open() const { return window_has_rounds_ || round_open_; }
 
   // Whether the following rounds reduce (always, if gradients are sharded), and the factor of each gradient.
@@ -103,6 +105,7 @@ class GradientReducer {
   bool order_agreed_ = false;
   bool round_open_ = false;
   bool reduce_rounds_ = true;
+  bool window_ends_ = true;
   bool window_has_rounds_ = false;
   bool window_reduced_ = false;
   double scale_ = 1.0;

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <set>
@@ -18,7 +19,7 @@ namespace hydrofoil::zero {
 namespace {
 
 // What each rank tells the others, as 64-bit words.
-enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kUnitHash, kNumWords };
+enum Word : int64_t { kSumOfSquares, kNonFinite, kParameter, kMicroStep, kUnitHash, kFreeBytes, kNumWords };
 
 kernels::GradientStats stats_of(const at::Tensor& gradient) {
   if (gradient.is_cpu()) {
@@ -63,6 +64,7 @@ void measure(Runtime& runtime, int64_t* words) {
   }
   words[kSumOfSquares] = std::bit_cast<int64_t>(sum);
   words[kUnitHash] = static_cast<int64_t>(runtime.gatherer().record()->hash());
+  words[kFreeBytes] = runtime.chooses_retained() ? runtime.free_bytes() : 0;
 }
 
 // Names the rank whose own backward brought the first non-finite gradient; where none did (the reduction overflowed), a
@@ -99,16 +101,19 @@ GradientSummary summarize_gradients(Runtime& runtime) {
   const bool sharded = runtime.sharding().optimizer_states;
   GradientSummary summary;
   double sum = 0.0;
+  int64_t free_bytes = words[kFreeBytes];
   for (int rank = 0; rank < size; ++rank) {
     const int64_t* of_rank = words + rank * kNumWords;
     if (sharded || rank == 0) sum += std::bit_cast<double>(of_rank[kSumOfSquares]);
     if (of_rank[kUnitHash] != words[kUnitHash])
       comm::throw_different_history(group, "step", *runtime.gatherer().record());
     if (of_rank[kNonFinite] != 0) summary.finite = false;
+    free_bytes = std::min(free_bytes, of_rank[kFreeBytes]);
   }
   if (!summary.finite) name_origin(words, size, runtime.parameters(), summary);
   if (!std::isfinite(sum)) summary.finite = false;
   summary.norm = std::sqrt(sum);
+  if (runtime.chooses_retained()) runtime.choose_retained(free_bytes);
   runtime.gatherer().record()->restart();
   return summary;
 }

@@ -18,6 +18,8 @@ namespace hydrofoil::zero {
 // A backward that makes a graph (create_graph=True) leaves its units gathered until the step or zero_grad: the backward
 // through that graph reads them where no hook of a module tells.
 // A unit that several scopes share (merged small modules) is not released between them but when another unit comes.
+// A unit that memory is left for (retain()) is gathered once for forward and backward, or for all micro steps of a
+// window: it goes when owners change it, or with its last backward. Autograd's recorded order is the same either way.
 
 namespace {
 
@@ -203,13 +205,37 @@ void ParameterGatherer::hold(int u) { acquire(u); }
 
 void ParameterGatherer::drop(int u) {
   release(u);
-  if (states_[u].idle == Idle::kLingering && active_.empty() && !in_backward()) release_now(u);
+  // Not retained either: the user may have written it.
+  if (states_[u].holds == 0 && states_[u].idle != Idle::kNo && active_.empty() && !in_backward()) release_now(u);
 }
 
-void ParameterGatherer::release_lingering() {
+void ParameterGatherer::release_all(Idle idle) {
   for (size_t u = 0; u < states_.size(); ++u) {
-    if (states_[u].idle == Idle::kLingering) release_now(static_cast<int>(u));
+    if (states_[u].idle == idle) release_now(static_cast<int>(u));
   }
+}
+
+void ParameterGatherer::release_lingering() { release_all(Idle::kLingering); }
+
+void ParameterGatherer::release_retained() { release_all(Idle::kRetained); }
+
+void ParameterGatherer::retain(int64_t budget_bytes) {
+  std::vector<int64_t> bytes(units_.size());
+  for (size_t u = 0; u < units_.size(); ++u) {
+    for (const auto& group : units_[u]->groups) bytes[u] += group->sharded() ? group->full_bytes() : 0;
+  }
+  const std::vector<bool> keep = units_to_keep(bytes, join_ ? 0 : budget_bytes);
+  retained_bytes_ = 0;
+  for (size_t u = 0; u < units_.size(); ++u) {
+    states_[u].retain = keep[u];
+    if (keep[u]) retained_bytes_ += bytes[u];
+    if (!keep[u] && states_[u].idle == Idle::kRetained) release_now(static_cast<int>(u));
+  }
+}
+
+// Where no backward follows a unit does not stay, nor after the window's last backward.
+bool ParameterGatherer::stays(int u) const {
+  return states_[u].retain && (in_backward() ? forward_expected_ : at::GradMode::is_enabled());
 }
 
 // Where all ranks run the same units, the signature covers what they ran before: ranks that part ways are found at the
@@ -266,13 +292,17 @@ void ParameterGatherer::follow_plan(int u) {
   if (order[cursor_] != u) {
     cursor_ = order.size();  // another way through the model: gather on demand for the rest of this pass
     for (size_t other = 0; other < states_.size(); ++other) {
-      if (states_[other].idle != Idle::kNo) release_now(static_cast<int>(other));
+      const Idle idle = states_[other].idle;
+      if (idle != Idle::kNo && idle != Idle::kRetained) release_now(static_cast<int>(other));
     }
     return;
   }
   ++cursor_;
   if (!overlap_ || cursor_ >= order.size()) return;
-  const int next = order[cursor_];
+  size_t ahead = cursor_;
+  while (ahead < order.size() && states_[order[ahead]].idle == Idle::kRetained) ++ahead;
+  if (ahead == order.size()) return;
+  const int next = order[ahead];
   if (states_[next].holds > 0 || states_[next].idle != Idle::kNo) return;
   start(next);
   states_[next].idle = Idle::kPrefetched;
@@ -282,7 +312,9 @@ void ParameterGatherer::release(int u) {
   UnitState& state = states_[u];
   HYDROFOIL_ASSERT(state.holds > 0, units_[u]->name);
   if (--state.holds > 0 || !sharded_) return;
-  if (units_[u]->num_scopes > 1) {
+  if (stays(u)) {
+    state.idle = Idle::kRetained;
+  } else if (units_[u]->num_scopes > 1) {
     state.idle = Idle::kLingering;
   } else {
     release_now(u);

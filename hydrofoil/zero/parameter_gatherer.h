@@ -64,11 +64,22 @@ class ParameterGatherer {
   // Releases what a backward with create_graph=True left gathered for the backward through its own graph.
   void release_kept();
   void release_lingering();
-  // Releases what only waits to be used (prefetched, lingering); throws InvalidArgument if a unit is held.
+  // Releases what only waits to be used (prefetched, lingering, retained); throws InvalidArgument if a unit is held.
   void release_idle();
+  // Units that stay gathered from their first use to the step: as units_to_keep() chooses for the budget. The same on
+  // every rank. Nothing where ranks may part ways.
+  void retain(int64_t budget_bytes);
+  // Before owned slices change outside of a step.
+  void release_retained();
+  // Whether another forward comes before the step: else what is retained goes with its backward.
+  void expect_forward(bool expected) { forward_expected_ = expected; }
+  // Of the units that retain() has chosen.
+  [[nodiscard]] int64_t retained_bytes() const { return retained_bytes_; }
   // Called in every backward before anything else; set by the runtime to queue the end of the round.
   void on_backward(std::function<void()> callback) { on_backward_ = std::move(callback); }
 
+  // Whether units are gathered at all, each rank the same.
+  [[nodiscard]] bool gathers() const { return sharded_ && !join_; }
   [[nodiscard]] bool in_forward() const { return !active_.empty(); }
   // What this rank has run since the last step, to compare across ranks. Nothing where ranks may part ways.
   [[nodiscard]] const std::shared_ptr<UnitRecord>& record() const { return record_; }
@@ -83,10 +94,11 @@ class ParameterGatherer {
 
  private:
   // Why a unit is gathered, or being gathered, though nobody holds it.
-  enum class Idle { kNo, kPrefetched, kLingering };
+  enum class Idle { kNo, kPrefetched, kLingering, kRetained };
   struct UnitState {
     int holds = 0;
     Idle idle = Idle::kNo;
+    bool retain = false;
   };
   struct Plan {
     std::vector<int> order;
@@ -97,6 +109,8 @@ class ParameterGatherer {
   void acquire(int u);
   void release(int u);
   void release_now(int u);
+  void release_all(Idle idle);
+  [[nodiscard]] bool stays(int u) const;
   void raise_if_written();
   void start(int u);
   void follow_plan(int u);
@@ -115,6 +129,8 @@ class ParameterGatherer {
   const ErrorTranslator translate_hook_error_;
   bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;
+  int64_t retained_bytes_ = 0;
+  bool forward_expected_ = false;
   std::vector<std::shared_ptr<Invocation>> active_;  // forwards that run, innermost last
   std::vector<std::shared_ptr<Invocation>> open_backwards_;
   std::vector<int> kept_;               // units held for the backward through a backward's graph

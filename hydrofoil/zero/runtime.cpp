@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
 #include <set>
 #include <unordered_set>
@@ -44,6 +45,7 @@ class Runtime::Ownership {
 
 namespace {
 
+constexpr int64_t kChooseSteps = 64;               // between looks at the free memory, once the first steps are over
 constexpr int64_t kTrimBytes = int64_t{16} << 20;  // freed on the heap, after which its holes go back to the system
 
 at::ScalarType stored_dtype(const at::Tensor& parameter, const Sharding& sharding) {
@@ -132,6 +134,8 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
                                                   options_.reduction, options_.translate_hook_error);
+  retained_budget_ = options_.keep_gathered_bytes.value_or(0);
+  gatherer_->retain(retained_budget_);
   gatherer_->on_backward([this] { notice_backward(); });
   install_hooks();
   arena_->trim();
@@ -268,6 +272,7 @@ std::shared_ptr<Invocation> Runtime::enter(int scope) {
   if (!gatherer_->in_forward() && !in_backward()) {
     recover();
     if (!reducer_->window_open() && requires_grad_changed()) regroup();
+    gatherer_->expect_forward(!reducer_->window_ends());
   }
   return gatherer_->enter(scope);
 }
@@ -391,14 +396,38 @@ void Runtime::prepare_step() {
 }
 
 void Runtime::publish_step() {
+  ++num_steps_;
   publish(/*trainable_only=*/true);
   reducer_->reset_window();
 }
 
 void Runtime::publish_parameters() { publish(/*trainable_only=*/false); }
 
+bool Runtime::chooses_retained() const {
+  if (options_.keep_gathered_bytes || options_.memory_bytes == 0 || !gatherer_->gathers()) return false;
+  const int64_t step = num_steps_ + 1;
+  return step < kChooseSteps ? std::has_single_bit(static_cast<uint64_t>(step)) : step % kChooseSteps == 0;
+}
+
+int64_t Runtime::free_bytes() const {
+  return memory::free_bytes(parameters_[0].parameter.device(), options_.memory_bytes, options_.ranks_of_host);
+}
+
+void Runtime::choose_retained(int64_t free_bytes) {
+  // What stays gathered now counts as free: else each look would give away half of what the one before has left.
+  const int64_t before = gatherer_->retained_bytes();
+  retained_budget_ = budget_to_keep(free_bytes + before);
+  gatherer_->retain(retained_budget_);
+  const int64_t bytes = gatherer_->retained_bytes();
+  if (bytes == before || gather_group_.rank() != 0) return;
+  log_info("plan: from step ", num_steps_ + 1, " on ", bytes,
+           " bytes of units stay gathered until the step (before: ", before, "); the leanest rank has ", free_bytes,
+           " bytes free");
+}
+
 void Runtime::publish(bool trainable_only) {
   const at::NoGradGuard no_grad;
+  gatherer_->release_retained();
   std::vector<comm::Work> works;
   for (size_t u = 0; u < units_.size(); ++u) {
     for (auto& group : units_[u]->groups) {
@@ -534,6 +563,7 @@ void Runtime::set_master(int64_t parameter, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
   const Place place = place_with_states(parameter, "safe_set_full_fp32_param");
   FlatGroup& group = *units_[place.unit]->groups[place.group];
+  gatherer_->release_retained();
   synchronize_parameters();
   if (!group.sharded() && group.modified_outside()) group.write_back();
   scatter(
@@ -574,6 +604,7 @@ void Runtime::regroup() {
     if (changed) regroup_unit(u);
   }
   install_hooks();
+  gatherer_->retain(retained_budget_);
 }
 
 void Runtime::regroup_unit(size_t u) {
@@ -640,6 +671,7 @@ void Runtime::destroy(bool gather) {
     gatherer_->meet("destroy");
   }
   for (auto& parameter : parameters_) parameter.parameter.mutable_grad().reset();
+  gatherer_->release_retained();
   reducer_.reset();
   gatherer_.reset();
   for (auto& unit : units_) {

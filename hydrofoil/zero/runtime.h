@@ -33,6 +33,11 @@ struct RuntimeOptions {
   Sharding sharding;
   ReductionOptions reduction;
   int64_t unit_min_bytes = 0;
+  // Of parameters that stay gathered until the step, where they are sharded; none: chosen while the job runs, by what
+  // is left of `memory_bytes`, this rank's part of a host that `ranks_of_host` share.
+  std::optional<int64_t> keep_gathered_bytes = 0;
+  int64_t memory_bytes = 0;
+  int ranks_of_host = 1;
   bool training = true;                  // false: no gradients and no masters are kept, whatever requires_grad says
   ErrorTranslator translate_hook_error;  // for what is thrown inside of backward
 };
@@ -99,6 +104,11 @@ class Runtime {
 
   // Before an optimizer step: every unit released, parameters written from outside taken into the masters.
   void prepare_step();
+  // Whether this step chooses anew which units stay gathered: the same steps on every rank.
+  [[nodiscard]] bool chooses_retained() const;
+  // What this rank has free for them; and the choice, from what the leanest rank has.
+  [[nodiscard]] int64_t free_bytes() const;
+  void choose_retained(int64_t free_bytes);
   // After it: full parameters current everywhere, versions bumped, gradients dropped.
   void publish_step();
   // After the owned slices of all parameters changed (a checkpoint): full parameters current, versions bumped.
@@ -208,6 +218,8 @@ class Runtime {
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // callbacks hold it weakly
   bool backward_noticed_ = false;
   bool window_aborted_ = false;
+  int64_t num_steps_ = 0;
+  int64_t retained_budget_ = 0;  // bytes
   int num_states_ = 0;
 };
 

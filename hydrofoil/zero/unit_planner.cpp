@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "hydrofoil/base/error.h"
 
@@ -92,6 +93,21 @@ UnitLayout plan_units(const std::vector<ModuleNode>& modules, const std::vector<
   }
   for (auto& [module, units] : units_of_scope) layout.scopes.push_back({module, std::move(units)});
   return layout;
+}
+
+std::vector<bool> units_to_keep(const std::vector<int64_t>& gathered_bytes, int64_t budget_bytes) {
+  std::vector<size_t> order(gathered_bytes.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return gathered_bytes[a] < gathered_bytes[b]; });
+  std::vector<bool> keep(gathered_bytes.size(), false);
+  for (const size_t u : order) {
+    if (gathered_bytes[u] == 0) continue;
+    if (gathered_bytes[u] > budget_bytes) break;
+    budget_bytes -= gathered_bytes[u];
+    keep[u] = true;
+  }
+  return keep;
 }
 
 }  // namespace hydrofoil::zero

@@ -48,4 +48,13 @@ struct UnitLayout {
 [[nodiscard]] UnitLayout plan_units(const std::vector<ModuleNode>& modules,
                                     const std::vector<ParameterSize>& parameters, int64_t unit_min_bytes);
 
+// Bytes of gathered units that may stay, where the leanest rank has `free_bytes`: half, the rest is for what the next
+// steps bring.
+[[nodiscard]] inline int64_t budget_to_keep(int64_t free_bytes) { return free_bytes > 0 ? free_bytes / 2 : 0; }
+
+// Which units stay gathered from their first use to the optimizer step, where `budget_bytes` of memory are to spare:
+// the smallest first, for a gather costs a latency whatever its size, while the sum of `gathered_bytes` fits. Units of
+// 0 bytes are never gathered, and none of them.
+[[nodiscard]] std::vector<bool> units_to_keep(const std::vector<int64_t>& gathered_bytes, int64_t budget_bytes);
+
 }  // namespace hydrofoil::zero

@@ -135,13 +135,14 @@ std::vector<Field> tuning_fields() {
       accepted("stage3_prefetch_bucket_size", int64_t{50'000'000}, "the recorded order is prefetched by whole units")
           .at_least(0)
           .alias("prefetch_bucket_size"),
-      accepted("stage3_param_persistence_threshold", int64_t{100'000}, "small parameters travel with their unit")
+      accepted("stage3_param_persistence_threshold", int64_t{100'000},
+               "small parameters travel with their unit; see hydrofoil.keep_gathered_bytes")
           .at_least(0)
           .alias("param_persistence_threshold"),
       accepted("stage3_model_persistence_threshold", kMaxInt, "small parameters travel with their unit")
           .at_least(0)
           .alias("model_persistence_threshold"),
-      accepted("stage3_max_live_parameters", int64_t{1'000'000'000}, "the arena is laid out from the plan")
+      accepted("stage3_max_live_parameters", int64_t{1'000'000'000}, "see hydrofoil.keep_gathered_bytes")
           .at_least(0)
           .alias("max_live_parameters"),
       accepted("stage3_max_reuse_distance", int64_t{1'000'000'000}, "a unit is released when its pass ends")

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 #include "hydrofoil/comm/fake/fake_group.h"
@@ -18,6 +19,7 @@ struct Case {
   int num_ranks;
   int micro_steps;
   CollectiveAlgorithm algorithm;
+  int64_t keep_gathered_bytes = 0;
 };
 
 constexpr double kLatency = 5e-6;
@@ -38,6 +40,7 @@ std::vector<comm::FakeRecord> record_step(const Case& c) {
   options.sharding = zero::Sharding::of_stage(c.stage, 1, c.num_ranks);
   options.sharding.gradients |= c.micro_steps == 1;  // as build_engine has it
   options.unit_min_bytes = 0;
+  options.keep_gathered_bytes = c.keep_gathered_bytes;
   zero::Runtime runtime(model->tree().parameters, model->tree().modules, options, channels[0], channels[1]);
   model->tree().boundaries->attach(&runtime);
   testing::run_optimizer_step(runtime, *model, 1, c.micro_steps, 1);
@@ -63,13 +66,14 @@ Plan plan_of(const Case& c, const Roofs& roofs) {
   settings.world_size = settings.num_nodes = c.num_ranks;
   settings.accumulation_steps = c.micro_steps;
   settings.unit_min_bytes = 0;
+  settings.keep_gathered_bytes = c.keep_gathered_bytes;
   return make_plan(spec, settings, roofs);
 }
 
 double communication_seconds(const Plan& plan) {
   double seconds = 0.0;
   for (const auto& event : plan.timeline.events) {
-    const bool repeats = event.micro_step == 0 && event.phase != Phase::kStep;
+    const bool repeats = event.micro_step == plan.timeline.repeated_micro_step && event.phase != Phase::kStep;
     const auto left_out = static_cast<double>(plan.timeline.left_out_micro_steps);
     if (event.lane != Lane::kCompute) seconds += (event.end_s - event.begin_s) * (repeats ? 1.0 + left_out : 1.0);
   }
@@ -117,6 +121,12 @@ TEST_P(ScalingOfTheRuntime, IsThePlansAndTheFormulas) {
 
   int64_t padded = 0;
   for (const auto& unit : plan.units) padded += unit.full_bytes / 4;
+  if (c.keep_gathered_bytes > 0) {
+    const auto smallest = std::min_element(plan.units.begin(), plan.units.end(),
+                                           [](const auto& x, const auto& y) { return x.full_bytes < y.full_bytes; });
+    EXPECT_EQ(plan.kept_gathered_bytes, c.keep_gathered_bytes > padded * 4 ? padded * 4 : smallest->full_bytes);
+    return;
+  }
   const testing::ZeroFormula formula{static_cast<int64_t>(plan.units.size()), padded, 4, 4};
   EXPECT_NEAR(seconds, formula.seconds(c.stage, c.num_ranks, c.micro_steps, kLatency, kBytesPerS, c.algorithm),
               1e-9 * seconds);
@@ -130,6 +140,12 @@ std::vector<Case> cases() {
         result.push_back({stage, num_ranks, micro_steps,
                           num_ranks == 64 ? CollectiveAlgorithm::kRecursive : CollectiveAlgorithm::kRing});
       }
+      for (const int micro_steps : {1, 2, 4}) {
+        if (stage < 3 || num_ranks > 3) break;
+        for (const int64_t keep : {int64_t{400}, int64_t{1} << 30}) {
+          result.push_back({stage, num_ranks, micro_steps, CollectiveAlgorithm::kRing, keep});
+        }
+      }
     }
   }
   return result;
@@ -137,7 +153,8 @@ std::vector<Case> cases() {
 
 INSTANTIATE_TEST_SUITE_P(Ranks, ScalingOfTheRuntime, ::testing::ValuesIn(cases()), [](const auto& info) {
   return "stage" + std::to_string(info.param.stage) + "_ranks" + std::to_string(info.param.num_ranks) + "_steps" +
-         std::to_string(info.param.micro_steps);
+         std::to_string(info.param.micro_steps) +
+         (info.param.keep_gathered_bytes > 0 ? "_keep" + std::to_string(info.param.keep_gathered_bytes) : "");
 });
 
 }  // namespace

@@ -23,6 +23,7 @@ struct Case {
   bool overlap;
   std::string backend = "local";
   int micro_steps = 3;
+  int64_t keep_gathered_bytes = 0;
 };
 
 constexpr auto kFp32 = c10::ScalarType::Float;
@@ -83,6 +84,7 @@ Settings settings_of(const Case& c) {
   settings.shares_parameters = c.backend == "shm";
   settings.unit_min_bytes = c.unit_min_bytes;
   settings.overlap = c.overlap;
+  settings.keep_gathered_bytes = c.keep_gathered_bytes;
   return settings;
 }
 
@@ -95,6 +97,7 @@ zero::RuntimeOptions options_of(const Case& c, int rank) {
   if (c.model_dtype != kFp32) options.sharding.model_dtype = c.model_dtype;
   options.reduction.overlap = c.overlap;
   options.unit_min_bytes = c.unit_min_bytes;
+  options.keep_gathered_bytes = c.keep_gathered_bytes;
   return options;
 }
 
@@ -147,8 +150,11 @@ std::vector<Case> cases() {
         if (num_ranks % 2 == 0) result.push_back({model, stage, num_ranks, kBf16, kFp32, 4096, true});
         if (num_ranks == 2) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "shm", 1});
         if (num_ranks == 3) result.push_back({model, stage, num_ranks, kFp32, kFp32, 4096, true, "shm"});
-        if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "local", 1});
-        if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kBf16, 0, false});
+        const bool keeps = stage == 3 && (num_ranks == 2 || num_ranks == 3) && std::string(model).ends_with(" llama");
+        for (const int micro_steps : {1, 4}) {
+          if (keeps) result.push_back({model, stage, num_ranks, kFp32, kFp32, 0, true, "local", micro_steps, 20'000});
+          if (keeps) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "local", micro_steps, 1 << 30});
+        }
       }
     }
   }
@@ -160,7 +166,8 @@ INSTANTIATE_TEST_SUITE_P(Grid, PlanAgainstRuntime, ::testing::ValuesIn(cases()),
   std::string name = std::string(c.model) + "_stage" + std::to_string(c.stage) + "_ranks" +
                      std::to_string(c.num_ranks) + "_" + (c.model_dtype == kFp32 ? "fp32" : "bf16") +
                      (c.accumulation_dtype == kFp32 ? "" : "_bf16acc") + "_" + c.backend +
-                     std::to_string(c.micro_steps);
+                     std::to_string(c.micro_steps) +
+                     (c.keep_gathered_bytes > 0 ? "_keep" + std::to_string(c.keep_gathered_bytes) : "");
   for (auto& letter : name) letter = letter == ' ' ? '_' : letter;
   return name;
 });

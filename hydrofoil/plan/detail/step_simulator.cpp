@@ -29,6 +29,11 @@ StepSimulator::StepSimulator(const ModelSpec& spec, const zero::UnitLayout& layo
                              const Settings& settings, const Roofs& roofs)
     : spec_(spec), layout_(layout), units_(units), settings_(settings), roofs_(roofs), states_(units.size()) {
   build_scopes();
+  if (!settings_.shards_parameters()) return;
+  std::vector<int64_t> bytes;
+  for (const auto& unit : units_) bytes.push_back(unit.num_gathers > 0 ? unit.full_bytes : 0);
+  const std::vector<bool> keep = zero::units_to_keep(bytes, settings_.keep_gathered_bytes);
+  for (size_t u = 0; u < units_.size(); ++u) states_[u].retain = keep[u];
 }
 
 void StepSimulator::build_scopes() {
@@ -87,16 +92,26 @@ Timeline StepSimulator::run() {
   repeats_ = 0;
   micro_step(0, true);  // records the orders
   drop_gradients();
+  release_all(Idle::kRetained);
   timeline_ = {};
   traffic_.clear();
   now_ = 0;
   lane_free_.clear();
-  if (steps > 1) {
-    repeats_ = steps - 1;
-    micro_step(0, settings_.shards_gradients());
-    timeline_.left_out_micro_steps = steps - 2;
-    timeline_.micro_step_s = now_;
-    now_ += static_cast<double>(steps - 2) * timeline_.micro_step_s;
+  int64_t number = 0;
+  const bool retains = std::any_of(states_.begin(), states_.end(), [](const auto& state) { return state.retain; });
+  if (retains && steps > 2) {  // it gathers what stays for the others
+    repeats_ = 1;
+    micro_step(number++, settings_.shards_gradients());
+  }
+  if (number < steps - 1) {
+    const double begin = now_;
+    repeats_ = steps - 1 - number;
+    micro_step(number, settings_.shards_gradients());
+    timeline_.left_out_micro_steps = repeats_ - 1;
+    timeline_.repeated_micro_step = number;
+    timeline_.repeated_end_s = now_;
+    timeline_.micro_step_s = now_ - begin;
+    now_ += static_cast<double>(timeline_.left_out_micro_steps) * timeline_.micro_step_s;
   }
   repeats_ = 1;
   micro_step(steps - 1, true);
@@ -118,7 +133,7 @@ void StepSimulator::micro_step(int64_t number, bool reduces) {
   phase_ = Phase::kForward;
   forward(0);
   if (!settings_.training) {
-    release_lingering();
+    release_all(Idle::kLingering);
     return;
   }
   phase_ = Phase::kBackward;
@@ -181,7 +196,7 @@ void StepSimulator::acquire(int u) {
   if (state.holds++ > 0 || !settings_.shards_parameters()) return;
   const bool lingered = state.idle == Idle::kLingering;
   state.idle = Idle::kNo;
-  release_lingering();
+  release_all(Idle::kLingering);
   start_gather(u);
   if (!lingered) follow_order(u);
   now_ = std::max(now_, state.gathered_at);
@@ -202,7 +217,10 @@ void StepSimulator::follow_order(int u) {
   if (cursor_ >= order_.size() || order_[cursor_] != u) return;
   ++cursor_;
   if (!settings_.overlap || cursor_ >= order_.size()) return;
-  const int next = order_[cursor_];
+  size_t ahead = cursor_;
+  while (ahead < order_.size() && states_[order_[ahead]].idle == Idle::kRetained) ++ahead;
+  if (ahead == order_.size()) return;
+  const int next = order_[ahead];
   if (states_[next].holds > 0 || states_[next].idle != Idle::kNo) return;
   start_gather(next);
   states_[next].idle = Idle::kPrefetched;
@@ -212,7 +230,9 @@ void StepSimulator::release(int u) {
   UnitState& state = states_[u];
   HYDROFOIL_ASSERT(state.holds > 0, units_[u].name);
   if (--state.holds > 0 || !settings_.shards_parameters()) return;
-  if (state.num_scopes > 1) {
+  if (stays(u)) {
+    state.idle = Idle::kRetained;
+  } else if (state.num_scopes > 1) {
     state.idle = Idle::kLingering;
   } else {
     release_now(u);
@@ -228,10 +248,21 @@ void StepSimulator::release_now(int u) {
   mark(u);
 }
 
-void StepSimulator::release_lingering() {
+void StepSimulator::release_all(Idle idle) {
   for (size_t u = 0; u < states_.size(); ++u) {
-    if (states_[u].idle == Idle::kLingering) release_now(static_cast<int>(u));
+    if (states_[u].idle == idle) release_now(static_cast<int>(u));
   }
+}
+
+int64_t StepSimulator::kept_gathered_bytes() const {
+  int64_t bytes = 0;
+  for (size_t u = 0; u < units_.size(); ++u) bytes += states_[u].retain ? units_[u].full_bytes : 0;
+  return bytes;
+}
+
+bool StepSimulator::stays(int u) const {
+  if (!states_[u].retain || !settings_.training) return false;
+  return phase_ != Phase::kBackward || micro_step_ < settings_.accumulation_steps - 1;
 }
 
 void StepSimulator::take_gradients(const Scope& scope) {
@@ -292,7 +323,7 @@ void StepSimulator::end_round() {
   }
   for (const int u : open_until_end_) release(u);
   open_until_end_.clear();
-  release_lingering();
+  release_all(Idle::kLingering);
   order_recorded_ = true;
 }
 
@@ -305,6 +336,7 @@ void StepSimulator::drop_gradients() {
 void StepSimulator::update() {
   phase_ = Phase::kStep;
   module_ = -1;
+  release_all(Idle::kRetained);
   for (size_t u = 0; u < units_.size(); ++u) {
     if (units_[u].update_bytes == 0) continue;
     const double seconds = static_cast<double>(units_[u].update_bytes) / roofs_.memory_bytes_per_s;

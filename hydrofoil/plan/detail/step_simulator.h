@@ -25,6 +25,9 @@ class StepSimulator {
   // A steady step: the order of gathers is known, so the next unit is prefetched.
   [[nodiscard]] Timeline run();
 
+  // Of units that stay gathered until the step.
+  [[nodiscard]] int64_t kept_gathered_bytes() const;
+
   struct Traffic {
     int64_t count = 0;
     int64_t bytes = 0;
@@ -33,7 +36,7 @@ class StepSimulator {
   [[nodiscard]] const std::map<std::pair<Activity, Collective>, Traffic>& traffic() const { return traffic_; }
 
  private:
-  enum class Idle { kNo, kPrefetched, kLingering };
+  enum class Idle { kNo, kPrefetched, kLingering, kRetained };
   struct UnitState {
     int holds = 0;
     Idle idle = Idle::kNo;
@@ -44,6 +47,7 @@ class StepSimulator {
     int64_t num_gradients = 0;  // of this round
     double reduced_at = 0;
     int num_scopes = 0;
+    bool retain = false;
   };
   // One module whose call needs units, and the calls inside it.
   struct Scope {
@@ -67,7 +71,8 @@ class StepSimulator {
   void start_gather(int u);
   void release(int u);
   void release_now(int u);
-  void release_lingering();
+  void release_all(Idle idle);
+  [[nodiscard]] bool stays(int u) const;
   void follow_order(int u);
 
   void take_gradients(const Scope& scope);
