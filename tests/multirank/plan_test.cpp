@@ -150,6 +150,8 @@ std::vector<Case> cases() {
         if (num_ranks % 2 == 0) result.push_back({model, stage, num_ranks, kBf16, kFp32, 4096, true});
         if (num_ranks == 2) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "shm", 1});
         if (num_ranks == 3) result.push_back({model, stage, num_ranks, kFp32, kFp32, 4096, true, "shm"});
+        if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "local", 1});
+        if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kBf16, 0, false});
         const bool keeps = stage == 3 && (num_ranks == 2 || num_ranks == 3) && std::string(model).ends_with(" llama");
         for (const int micro_steps : {1, 4}) {
           if (keeps) result.push_back({model, stage, num_ranks, kFp32, kFp32, 0, true, "local", micro_steps, 20'000});
