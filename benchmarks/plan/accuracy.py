@@ -4,7 +4,8 @@
     accuracy.py --roofs FILE       measures the roofs of this machine alone, for `hydrofoil plan --roofs`
 
 Roofs are measured by the ranks of a cell, all at a time, just before the cell: ranks share cores, memory and luck. Peak memory
-is PSS, sampled, less what the process had before the model was built (imports, libraries, threads).
+is PSS, sampled, less what the process had before the model was built (imports, libraries, threads; a small model has
+trained before, so the code that training loads is there).
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ CELLS = [(shape, dtype, stage, ranks) for shape in ("compute", "communication") 
          for stage, ranks in ((0, 1), (0, 2), (1, 2), (2, 2), (3, 2))]
 
 
-def seconds_of(call: Callable[[], Any], at_least: float = 0.15) -> float:
-    """The median of repeated calls, all ranks at a time."""
+def seconds_of(call: Callable[[], Any], count: int = 25) -> float:
+    """The median of repeated calls, all ranks at a time and equally often: they may be collectives."""
     call()
     dist.barrier()
-    times, end = [], time.perf_counter() + at_least
-    while time.perf_counter() < end or len(times) < 3:
+    times = []
+    for _ in range(count):
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
@@ -91,6 +92,17 @@ def measure_link() -> dict[str, float]:
     return {"host_latency_s": times[0] / (world - 1), "host_bytes_per_s": moved / max(times[1] - times[0], 1e-9)}
 
 
+def warm_up(config: dict[str, Any], dtype: torch.dtype) -> None:
+    import hydrofoil
+
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 8))
+    engine, *_ = hydrofoil.initialize(model=model, config=config)
+    for _ in range(2):
+        engine.backward(torch.nn.functional.cross_entropy(engine(torch.randn(16, 64).to(dtype)).float(), torch.zeros(16, dtype=torch.long)))
+        engine.step()
+    engine.destroy()
+
+
 def rank_main(cell: dict[str, Any]) -> None:
     """One rank of a cell: prints RESULT and JSON on rank 0."""
     import hydrofoil
@@ -113,6 +125,7 @@ def rank_main(cell: dict[str, Any]) -> None:
         outline = shape.build()
     inputs, targets = shape.batch(generator, dtype)
     plan = hydrofoil.plan(outline, config, world_size=cell["ranks"], step=lambda model: shape.loss(model, inputs, targets), roofs=roofs)
+    warm_up(config, dtype)
     base = rollup()["Pss"] + unmapped_memfd_kib(cell["ranks"])
     engine, *_ = hydrofoil.initialize(model=shape.build(), config=config)
 

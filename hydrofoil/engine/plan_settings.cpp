@@ -43,6 +43,7 @@ plan::Settings plan_settings(const EngineOptions& options, const ResolveContext&
   settings.keep_gathered_bytes = options.hydrofoil.keep_gathered_bytes.value_or(0);
   settings.overlap = options.hydrofoil.overlap;
   settings.passing_gradients = options.optimizer.native;
+  settings.pools_keep_pages = context.cpu_device;
   settings.alignment_bytes = context.cpu_device ? memory::kHostAlignmentBytes : memory::kCudaAlignmentBytes;
   return settings;
 }

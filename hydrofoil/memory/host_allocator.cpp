@@ -31,7 +31,8 @@ namespace hydrofoil::memory {
 
 namespace {
 
-constexpr int64_t kFromBytes = int64_t{256} << 10;
+constexpr int64_t kFromBytes = int64_t{64} << 10;
+constexpr int64_t kHugePageBytes = int64_t{2} << 20;  // smaller pieces would split them
 
 class HostAllocator final : public c10::Allocator {
  public:
@@ -69,6 +70,16 @@ class HostAllocator final : public c10::Allocator {
 
   void lock() { mutex_.lock(); }
   void unlock() { mutex_.unlock(); }
+
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [offset, length] : ranges_.free()) {
+      const int64_t begin = round_up(offset, kHugePageBytes);
+      const int64_t end = std::min(offset + length, use_.resident_bytes) / kHugePageBytes * kHugePageBytes;
+      if (end > begin) ::madvise(base_ + begin, end - begin, MADV_DONTNEED);
+      if (offset + length == num_bytes_) use_.resident_bytes = std::min(use_.resident_bytes, begin);
+    }
+  }
 
   HostAllocatorUse use() {
     const std::lock_guard lock(mutex_);
@@ -153,6 +164,10 @@ at::Tensor make_successor_tensor(int64_t numel, at::ScalarType dtype, const c10:
       checked_multiply(numel, static_cast<int64_t>(c10::elementSize(dtype)), "make_successor_tensor");
   return flat_tensor_over(HostAllocator::instance->allocate(static_cast<size_t>(num_bytes), true), num_bytes, numel,
                           dtype);
+}
+
+void trim_host_allocator() {
+  if (HostAllocator::instance != nullptr) HostAllocator::instance->trim();
 }
 
 HostAllocatorUse host_allocator_use() {

@@ -13,7 +13,8 @@ constexpr const char* kFunction = "plan";
 Peak find_peak(const Plan& plan) {
   Peak peak;
   peak.bytes = peak.state_bytes = plan.permanent_bytes();
-  for (const auto& point : plan.timeline.memory) {
+  for (auto point : plan.timeline.memory) {
+    if (plan.settings.pools_keep_pages) point.slot_bytes = plan.peak_slot_bytes;
     const int64_t bytes = plan.permanent_bytes() + point.transient_bytes();
     if (bytes <= peak.bytes) continue;
     peak = {.bytes = bytes,

@@ -12,7 +12,8 @@
 
 namespace hydrofoil::plan {
 
-// The moment of a step at which a rank holds most, permanent state included.
+// What a rank holds at most, permanent state included, and the moment of a step at which it does. Where pools keep
+// their pages (Settings), slots count as at their own peak, whenever that is.
 struct Peak {
   int64_t bytes = 0;
   int64_t state_bytes = 0;  // that exist at that moment

@@ -25,7 +25,9 @@ struct Settings {
   // gathered.
   bool shares_parameters = false;
   bool passing_gradients = false;  // sharded gradients exist from a window's first reduction to the step only
-  bool narrow_buckets = false;     // buckets of one backward hold 16-bit gradients as they come
+  // Slots and tensors lie in pools of their own, and the process keeps the pages of each pool's high-water mark: a CPU.
+  bool pools_keep_pages = false;
+  bool narrow_buckets = false;  // buckets of one backward hold 16-bit gradients as they come
   int64_t alignment_bytes = 64;
   int64_t micro_batch_size = 1;  // samples a rank and micro step, for texts: the costs are of this batch
 

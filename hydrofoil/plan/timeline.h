@@ -53,7 +53,7 @@ struct Timeline {
   int64_t left_out_micro_steps = 0;
   int64_t repeated_micro_step = 0;
   double repeated_end_s = 0;  // of it, where those that are left out begin
-  double micro_step_s = 0;  // of one that is left out
+  double micro_step_s = 0;    // of one that is left out
   double end_s = 0;
 };
 

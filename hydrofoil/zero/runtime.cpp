@@ -125,6 +125,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     for (const auto& group : units_[u]->groups) freed_bytes += group->full_bytes();
     if (freed_bytes < kTrimBytes && u + 1 < units_.size()) continue;
     memory::trim_heap();
+    memory::trim_host_allocator();
     freed_bytes = 0;
   }
   options_.reduction.join_divergent_units = options_.reduction.join_divergent_units && options_.sharding.parameters;
@@ -683,6 +684,7 @@ void Runtime::destroy(bool gather) {
   if (permanent_arena_ != nullptr) permanent_arena_->trim();
   gather_group_ = comm::Group();
   reduce_group_ = comm::Group();
+  memory::trim_host_allocator();
   ownership_.reset();
   parameters_.clear();
   index_.clear();

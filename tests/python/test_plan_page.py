@@ -72,7 +72,7 @@ def test_page_draws_the_step_and_names_what_is_hovered(tmp_path: Path, width: in
     page = tmp_path / "plan.html"
     result = run(tmp_path, "--world-size", "8", "--nodes", "2", "--memory", "20GiB", "--html", str(page), "--scaling", "--max-ranks", "64")
     assert result.returncode == 0, result.stderr
-    planned = json.loads(run(tmp_path, "--world-size", "8", "--nodes", "2", "--json").stdout)
+    planned = json.loads(run(tmp_path, "--world-size", "8", "--nodes", "2", "--memory", "20GiB", "--json").stdout)
     found = browse(page, width)
     assert found["failures"] == [] and found["window"] == width and found["width"] <= width
     lanes = [event["lane"] for event in planned["timeline"]["events"]]

@@ -122,5 +122,21 @@ TEST_F(HostAllocator, IsSafeFromThreadsAndInAForkedChild) {
   EXPECT_EQ(kept.sum().item<float>(), 1 << 20);
 }
 
+TEST_F(HostAllocator, TrimGivesBackWhatNoTensorHolds) {
+  at::Tensor low = at::ones({4 << 20}, at::kFloat);
+  const at::Tensor kept = at::ones({1 << 20}, at::kFloat);
+  at::Tensor high = at::ones({4 << 20}, at::kFloat);
+  const auto before = host_allocator_use();
+  low.reset();
+  high.reset();
+  trim_host_allocator();
+  const auto after = host_allocator_use();
+  EXPECT_LE(after.resident_bytes, before.resident_bytes - (14 << 20));
+  EXPECT_GE(after.resident_bytes, after.in_use_bytes);
+  EXPECT_EQ(kept.sum().item<float>(), 1 << 20);
+  const at::Tensor again = at::empty({4 << 20}, at::kFloat);
+  EXPECT_LT(again.slice(0, 1 << 20, 3 << 20).sum().item<float>(), 1.0F) << "the pages are new";
+}
+
 }  // namespace
 }  // namespace hydrofoil::memory
