@@ -18,6 +18,7 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   if (options.communication_data_type) {
     runtime.sharding.communication_dtype = scalar_type(*options.communication_data_type);
   }
+  if (options.has_bf16_states()) runtime.sharding.optimizer_state_dtype = at::kBFloat16;
   if (options.model_dtype() != DType::kFloat32) runtime.sharding.model_dtype = scalar_type(options.model_dtype());
   runtime.reduction.average = options.gradient_allreduce_op == GradientReduceOp::kMean;
   runtime.reduction.prescale = options.prescale_gradients;
@@ -49,6 +50,9 @@ std::string describe(const zero::RuntimeParameter& info) {
 }  // namespace
 
 std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts parts) {
+  HYDROFOIL_CHECK_ARG(!options.has_bf16_states() || parts.native_optimizer || !parts.training, "initialize",
+                      "bf16.bf16_optimizer_states: got true with an optimizer of the program's own (",
+                      parts.optimizer_text, "), which keeps its states itself; expected one of the config");
   std::vector<std::string> lines = options.resolved_lines;
   lines.push_back("optimizer " + parts.optimizer_text);
   for (const auto& parameter : parts.parameters) lines.push_back(describe(parameter));

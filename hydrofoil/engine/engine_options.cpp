@@ -219,6 +219,28 @@ void derive_own_options(EngineOptions& options, config::ResolvedTable& table) {
   if (added) table.derive("hydrofoil.unit_names", names, "with zero_optimization.leaf_module.names");
 }
 
+// Two keys say in which dtype states are.
+void resolve_states(const EngineOptions& options, config::ResolvedTable& table) {
+  constexpr const char* kBf16 = "bf16.bf16_optimizer_states";
+  constexpr const char* kFp32 = "optimizer.params.fp32_optimizer_states";
+  const bool asked = options.bf16.bf16_optimizer_states;
+  if (asked && !options.bf16.enabled) table.annotate(kBf16, "no effect, bf16.enabled is false");
+  const auto& fp32 = options.optimizer.params.fp32_optimizer_states;
+  HYDROFOIL_CHECK_ARG(!fp32 || !options.bf16.enabled || !table.given(kBf16) || *fp32 != asked, "config", kFp32,
+                      ": got ", *fp32 ? "true" : "false", " beside ", kBf16, " ", asked ? "true" : "false",
+                      ", which says the contrary; give one of them");
+  if (!fp32 && table.find(kFp32) != nullptr) {
+    table.derive(kFp32, !options.has_bf16_states(), options.has_bf16_states() ? kBf16 : "");
+  }
+}
+
+void check_states(const EngineOptions& options) {
+  const auto& optimizer = options.optimizer;
+  HYDROFOIL_CHECK_ARG(!options.has_bf16_states() || optimizer.native || optimizer.type.empty(), "config",
+                      "bf16.bf16_optimizer_states: got true with optimizer.type ", optimizer.type,
+                      ", whose states torch keeps, expected Adam, AdamW, SGD, Adagrad or Lion");
+}
+
 void check_precision(const EngineOptions& options) {
   HYDROFOIL_CHECK_ARG(!(options.fp16.enabled && options.bf16.enabled), "config",
                       "fp16.enabled and bf16.enabled are both true, expected at most one");
@@ -261,11 +283,17 @@ DType EngineOptions::model_dtype() const {
   return fp16.enabled ? DType::kFloat16 : bf16.enabled ? DType::kBFloat16 : DType::kFloat32;
 }
 
+bool EngineOptions::has_bf16_states() const {
+  if (optimizer.params.fp32_optimizer_states) return !*optimizer.params.fp32_optimizer_states;
+  return bf16.enabled && bf16.bf16_optimizer_states;
+}
+
 void EngineOptions::validate() const {
   EngineOptions copy = *this;
   config::check_ranges(engine_section(), &copy, "");
   zero.validate();
   check_precision(*this);
+  check_states(*this);
   check_reduction(*this);
 }
 
@@ -295,6 +323,7 @@ ResolvedOptions resolve_engine_options(std::string_view text_or_path, const Reso
   }
   zero::check_offload(options.zero, context.cpu_device, resolver, root.find("zero_optimization"));
   check_precision(options);
+  resolve_states(options, result.table);
   check_reduction(options);
   resolve_batch_sizes(options, context, resolver);
   derive_types(options, context, result.table);

@@ -78,6 +78,9 @@ struct EngineOptions {
 
   // dtype of the model's parameters: fp16 or bf16 where that is enabled, else fp32.
   [[nodiscard]] DType model_dtype() const;
+  // Whether a native optimizer keeps its states in bf16: optimizer.params.fp32_optimizer_states where it is given, else
+  // bf16.bf16_optimizer_states where bf16 is enabled.
+  [[nodiscard]] bool has_bf16_states() const;
 
   // Checks every range and every contradiction between options. Throws InvalidArgument.
   void validate() const;

@@ -37,6 +37,7 @@ plan::Settings plan_settings(const EngineOptions& options, const ResolveContext&
   settings.accumulation_dtype = scalar_type(options.data_types.grad_accum_dtype);
   if (options.communication_data_type) settings.communication_dtype = scalar_type(*options.communication_data_type);
   settings.num_optimizer_states = num_states(options.optimizer);
+  if (options.has_bf16_states()) settings.optimizer_state_dtype = c10::ScalarType::BFloat16;
   settings.accumulation_steps = options.gradient_accumulation_steps;
   settings.micro_batch_size = options.train_micro_batch_size_per_gpu;
   settings.unit_min_bytes = options.hydrofoil.unit_min_bytes;

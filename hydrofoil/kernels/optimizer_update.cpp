@@ -32,22 +32,29 @@ void check(UpdateRule rule, const UpdateBuffers& buffers, std::span<const Update
                       is_adam ? "none, expected memory" : "memory, expected none for this rule");
   HYDROFOIL_CHECK_ARG(buffers.model == nullptr || buffers.model_type != ElementType::kFloat32, name,
                       "model copy: got a 32-bit type, expected bfloat16 or float16");
+  HYDROFOIL_CHECK_ARG(buffers.state_type != ElementType::kFloat16, name,
+                      "states: got float16, expected float32 or bfloat16");
+}
+
+// `data` from an element on; null stays null.
+void* at_element(void* data, ElementType type, int64_t index) {
+  return data == nullptr ? nullptr : static_cast<char*>(data) + index * element_bytes(type);
 }
 
 detail::UpdateArguments arguments_of(const UpdateBuffers& buffers, const UpdateRun& run, int64_t begin, int64_t end) {
   const int64_t offset = run.offset + begin;
   return {.master = buffers.master + offset,
-          .first = buffers.first == nullptr ? nullptr : buffers.first + offset,
-          .second = buffers.second == nullptr ? nullptr : buffers.second + offset,
+          .first = at_element(buffers.first, buffers.state_type, offset),
+          .second = at_element(buffers.second, buffers.state_type, offset),
           .gradient = static_cast<const char*>(buffers.gradient) + offset * element_bytes(buffers.gradient_type),
-          .model = buffers.model == nullptr
-                       ? nullptr
-                       : static_cast<char*>(buffers.model) + offset * element_bytes(buffers.model_type),
+          .model = at_element(buffers.model, buffers.model_type, offset),
           .numel = end - begin,
+          .state_type = buffers.state_type,
           .gradient_type = buffers.gradient_type,
           .model_type = buffers.model_type,
           .gradient_scale = 1,
           .stream_model = false,
+          .random_base = buffers.rounding_key + static_cast<uint32_t>(buffers.first_index + offset),
           .coefficients = &run.coefficients};
 }
 

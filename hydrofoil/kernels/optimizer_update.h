@@ -19,17 +19,21 @@ struct UpdateRun {
 // Host memory of one shard; every array has the same element count and none overlaps another.
 struct UpdateBuffers {
   float* master = nullptr;
-  float* first = nullptr;   // m; null for Sgd whose runs all have momentum 0
-  float* second = nullptr;  // v; Adam and AdamW only
+  void* first = nullptr;                           // m; null for Sgd whose runs all have momentum 0
+  void* second = nullptr;                          // v; Adam and AdamW only
+  ElementType state_type = ElementType::kFloat32;  // of both: fp32, or bf16 by NOTE [Stochastic rounding]
   const void* gradient = nullptr;
   ElementType gradient_type = ElementType::kFloat32;
   void* model = nullptr;  // 16-bit copy of the new master, round to nearest even; null: none
   ElementType model_type = ElementType::kBFloat16;
+  // bf16 states: rounding_key() and the index that element 0 has for it.
+  uint32_t rounding_key = 0;
+  int64_t first_index = 0;
 };
 
 // One pass over the runs (which must not overlap), on at::get_num_threads() threads. The bits of the result depend
 // neither on the number of threads, nor on `isa`, nor on how elements are split into runs. Throws InvalidArgument for a
-// missing or superfluous buffer, a negative offset or size, or a 32-bit model copy.
+// missing or superfluous buffer, a negative offset or size, a 32-bit model copy, or fp16 states.
 void optimizer_update(UpdateRule rule, const UpdateBuffers& buffers, std::span<const UpdateRun> runs,
                       float gradient_scale, CpuIsa isa = cpu_isa());
 

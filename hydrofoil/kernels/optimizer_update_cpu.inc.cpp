@@ -39,60 +39,68 @@ void add_weight_decay(float* __restrict g, const float* __restrict p, int64_t nu
   for (int64_t i = 0; i < numel; ++i) g[i] += weight_decay * p[i];
 }
 
+// The rules: State is the element type of the states, `index` that of the first element plus the key of
+// NOTE [Stochastic rounding].
+
 // torch's lerp takes the end point as the base from weight 0.5 on, which is exact at weight 1.
-template <bool kFromEnd>
+template <bool kFromEnd, typename State>
 void adam(const UpdateCoefficients& c, int64_t numel, const float* __restrict g, float* __restrict p,
-          float* __restrict m, float* __restrict v) {
+          typename State::Raw* __restrict m, typename State::Raw* __restrict v, uint32_t index) {
   const float weight = kFromEnd ? c.beta1 : c.one_minus_beta1;
   const float beta2 = c.beta2, one_minus_beta2 = c.one_minus_beta2, decay = c.decay_factor;
   const float correction = c.bias_correction2_sqrt, eps = c.eps, step_size = -c.step_size;
-  for (int64_t i = 0; i < numel; ++i) {
-    const float difference = g[i] - m[i];
-    const float mean = kFromEnd ? g[i] - difference * weight : m[i] + weight * difference;
-    const float square = v[i] * beta2 + (one_minus_beta2 * g[i]) * g[i];
-    m[i] = mean;
-    v[i] = square;
+  for (int64_t i = 0; i < numel; ++i, ++index) {
+    const float before = State::load(m[i]);
+    const float difference = g[i] - before;
+    const float mean = kFromEnd ? g[i] - difference * weight : before + weight * difference;
+    const float square = State::load(v[i]) * beta2 + (one_minus_beta2 * g[i]) * g[i];
+    const uint32_t random = random_bits(index);
+    m[i] = State::store(mean, random >> 16);
+    v[i] = State::store(square, random & 0xFFFFu);
     p[i] = p[i] * decay + (step_size * mean) / (__builtin_sqrtf(square) / correction + eps);
   }
 }
 
+template <typename State>
 void sgd(const UpdateCoefficients& c, int64_t numel, const float* __restrict g, float* __restrict p,
-         float* __restrict m) {
+         typename State::Raw* __restrict m, uint32_t index) {
   const float step_size = -c.step_size, momentum = c.momentum, rate = c.one_minus_dampening;
   if (momentum == 0) {
     for (int64_t i = 0; i < numel; ++i) p[i] += step_size * g[i];
     return;
   }
-  if (c.first_step) {
-    for (int64_t i = 0; i < numel; ++i) m[i] = g[i];
-  } else {
-    for (int64_t i = 0; i < numel; ++i) m[i] = m[i] * momentum + rate * g[i];
-  }
-  if (c.nesterov) {
-    for (int64_t i = 0; i < numel; ++i) p[i] += step_size * (g[i] + momentum * m[i]);
-  } else {
-    for (int64_t i = 0; i < numel; ++i) p[i] += step_size * m[i];
+  const bool first_step = c.first_step, nesterov = c.nesterov;
+  for (int64_t i = 0; i < numel; ++i, ++index) {
+    const float before = State::load(m[i]);
+    const float average = first_step ? g[i] : before * momentum + rate * g[i];
+    const float step = nesterov ? g[i] + momentum * average : average;
+    m[i] = State::store(average, random_bits(index) >> 16);
+    p[i] += step_size * step;
   }
 }
 
+template <typename State>
 void adagrad(const UpdateCoefficients& c, int64_t numel, const float* __restrict g, float* __restrict p,
-             float* __restrict m) {
+             typename State::Raw* __restrict m, uint32_t index) {
   const float step_size = -c.step_size, eps = c.eps;
-  for (int64_t i = 0; i < numel; ++i) {
-    const float sum = m[i] + g[i] * g[i];
-    m[i] = sum;
+  for (int64_t i = 0; i < numel; ++i, ++index) {
+    const float sum = State::load(m[i]) + g[i] * g[i];
+    m[i] = State::store(sum, random_bits(index) >> 16);
     p[i] += (step_size * g[i]) / (__builtin_sqrtf(sum) + eps);
   }
 }
 
+template <typename State>
 void lion(const UpdateCoefficients& c, int64_t numel, const float* __restrict g, float* __restrict p,
-          float* __restrict m) {
+          typename State::Raw* __restrict m, uint32_t index) {
   const float step_size = c.step_size, decay = c.decay_factor, beta1 = c.beta1, one_minus_beta1 = c.one_minus_beta1;
   const float beta2 = c.beta2, one_minus_beta2 = c.one_minus_beta2;
-  for (int64_t i = 0; i < numel; ++i) {
-    const float direction = m[i] * beta1 + g[i] * one_minus_beta1;
+  for (int64_t i = 0; i < numel; ++i, ++index) {
+    const float before = State::load(m[i]);
+    const float direction = before * beta1 + g[i] * one_minus_beta1;
     const float step = direction > 0 ? step_size : direction < 0 ? -step_size : 0.0f;
-    m[i] = m[i] * beta2 + g[i] * one_minus_beta2;
+    const float average = before * beta2 + g[i] * one_minus_beta2;
+    m[i] = State::store(average, random_bits(index) >> 16);
     p[i] = p[i] * decay - step;
   }
 }
@@ -134,35 +142,48 @@ void store_model(const detail::UpdateArguments& a, const float* p, int64_t numel
   }
 }
 
-void update_block(UpdateRule rule, const detail::UpdateArguments& a, int64_t begin, int64_t numel) {
-  alignas(kLine) float gradient[kBlock];
-  alignas(kLine) uint16_t model[kBlock];
+template <typename State>
+void apply_rule(UpdateRule rule, const detail::UpdateArguments& a, int64_t begin, int64_t numel, float* gradient) {
+  using Raw = typename State::Raw;
   const UpdateCoefficients& c = *a.coefficients;
   float* p = a.master + begin;
-  float* m = a.first == nullptr ? nullptr : a.first + begin;
-  load_gradient(a, begin, numel, gradient);
+  Raw* m = a.first == nullptr ? nullptr : static_cast<Raw*>(a.first) + begin;
+  Raw* v = a.second == nullptr ? nullptr : static_cast<Raw*>(a.second) + begin;
+  const uint32_t index = a.random_base + static_cast<uint32_t>(begin);
   const bool decoupled = rule == UpdateRule::kAdamW || rule == UpdateRule::kLion;
   if (!decoupled && c.weight_decay != 0) add_weight_decay(gradient, p, numel, c.weight_decay);
   switch (rule) {
     case UpdateRule::kAdam:
     case UpdateRule::kAdamW:
       if (c.one_minus_beta1 < 0.5f) {
-        adam<false>(c, numel, gradient, p, m, a.second + begin);
+        adam<false, State>(c, numel, gradient, p, m, v, index);
       } else {
-        adam<true>(c, numel, gradient, p, m, a.second + begin);
+        adam<true, State>(c, numel, gradient, p, m, v, index);
       }
       break;
     case UpdateRule::kSgd:
-      sgd(c, numel, gradient, p, m);
+      sgd<State>(c, numel, gradient, p, m, index);
       break;
     case UpdateRule::kAdagrad:
-      adagrad(c, numel, gradient, p, m);
+      adagrad<State>(c, numel, gradient, p, m, index);
       break;
     case UpdateRule::kLion:
-      lion(c, numel, gradient, p, m);
+      lion<State>(c, numel, gradient, p, m, index);
       break;
   }
+}
+
+void update_block(UpdateRule rule, const detail::UpdateArguments& a, int64_t begin, int64_t numel) {
+  alignas(kLine) float gradient[kBlock];
+  alignas(kLine) uint16_t model[kBlock];
+  load_gradient(a, begin, numel, gradient);
+  if (a.state_type == ElementType::kBFloat16) {
+    apply_rule<BFloat16>(rule, a, begin, numel, gradient);
+  } else {
+    apply_rule<Float32>(rule, a, begin, numel, gradient);
+  }
   if (a.model == nullptr) return;
+  const float* p = a.master + begin;
   uint16_t* target = static_cast<uint16_t*>(a.model) + begin;
   if (a.stream_model && numel == kBlock) {
     store_model(a, p, numel, model);

@@ -22,6 +22,12 @@ Field adam_w_mode_field() {
       .alias("adamw_mode");
 }
 
+Field fp32_states_field() {
+  return field("fp32_optimizer_states", &OptimizerParams::fp32_optimizer_states,
+               "states in fp32; false: in bf16, as bf16.bf16_optimizer_states")
+      .derived("true, unless bf16.bf16_optimizer_states");
+}
+
 Field lr_field(double value) { return field("lr", &OptimizerParams::lr, "learning rate").at_least(0).preset(value); }
 
 Field betas_field() {
@@ -67,7 +73,7 @@ Section adam_section() {
       adam_w_mode_field(),
       later("amsgrad", false),
       accepted("torch_adam", false, "one implementation, equal to torch's"),
-      later("fp32_optimizer_states", true, "false: 16-bit states"),
+      fp32_states_field(),
   });
 }
 
@@ -89,7 +95,7 @@ Section adagrad_section() {
       later("lr_decay", 0.0),
       later("initial_accumulator_value", 0.0),
       later("amsgrad", false),
-      later("fp32_optimizer_states", true, "false: 16-bit states"),
+      fp32_states_field(),
   });
 }
 
@@ -98,7 +104,7 @@ Section lion_section() {
       lr_field(1e-3),
       betas_field(),
       weight_decay_field(),
-      later("fp32_optimizer_states", true, "false: 16-bit states"),
+      fp32_states_field(),
   });
 }
 
@@ -164,7 +170,9 @@ const Section& bf16_section() {
         accepted("immediate_grad_update", false, "gradients enter their flat bucket as soon as they are ready"),
         field("check_grad_overflow", &Bf16Options::check_grad_overflow, "skip a step whose gradients hold inf or NaN"),
         later("bf16_master_weights_and_grads", false, "bf16 master weights"),
-        later("bf16_optimizer_states", false, "bf16 optimizer states"),
+        field("bf16_optimizer_states", &Bf16Options::bf16_optimizer_states,
+              "states of Adam, AdamW, SGD, Adagrad, Lion in bf16, rounded stochastically")
+            .with_note("masters stay fp32; DeepSpeed wants bf16_master_weights_and_grads beside it"),
     };
     return made;
   }();

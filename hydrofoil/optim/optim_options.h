@@ -31,7 +31,8 @@ struct Fp16Options {
 // The section `bf16`: bf16 model, fp32 master weights, no loss scaling.
 struct Bf16Options {
   bool enabled = false;
-  bool check_grad_overflow = true;  // a step with inf or NaN gradients is skipped
+  bool check_grad_overflow = true;     // a step with inf or NaN gradients is skipped
+  bool bf16_optimizer_states = false;  // see EngineOptions::has_bf16_states
 };
 
 // Hyperparameters of the optimizers that run as fused kernels; each type reads its own.
@@ -44,7 +45,8 @@ struct OptimizerParams {
   double dampening = 0.0;
   bool nesterov = false;
   bool bias_correction = true;
-  bool adam_w_mode = true;  // type "Adam" decays as AdamW unless this is false, as in DeepSpeed
+  bool adam_w_mode = true;                    // type "Adam" decays as AdamW unless this is false, as in DeepSpeed
+  std::optional<bool> fp32_optimizer_states;  // none: true, unless bf16.bf16_optimizer_states says otherwise
 };
 
 // The section `optimizer`.

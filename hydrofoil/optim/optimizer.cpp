@@ -6,6 +6,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/kernels/optimizer_update.h"
+#include "hydrofoil/kernels/stochastic_rounding.h"
 #include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/optim/detail/aten_step.h"
 
@@ -77,7 +78,9 @@ void check_shard(OptimizerKind kind, const ShardTensors& shard, std::span<const 
                       "states: got ", shard.states.size(), ", expected ", needed);
   for (const at::Tensor& state : shard.states) {
     check_tensor(state, "state", shard.master);
-    check_fp32(state, "state");
+    const at::ScalarType dtype = state.scalar_type();
+    HYDROFOIL_CHECK_ARG((dtype == at::kFloat || dtype == at::kBFloat16) && dtype == shard.states[0].scalar_type(),
+                        kStepName, "state: got dtype ", dtype, ", expected Float or BFloat16, the same of all states");
   }
   if (!shard.model.defined()) return;
   check_tensor(shard.model, "model", shard.master);
@@ -117,8 +120,13 @@ void cpu_step(OptimizerKind kind, const ShardTensors& shard, std::span<const Seg
   if (runs.empty()) return;
   kernels::UpdateBuffers buffers;
   buffers.master = shard.master.mutable_data_ptr<float>();
-  if (!shard.states.empty()) buffers.first = shard.states[0].mutable_data_ptr<float>();
-  if (shard.states.size() > 1) buffers.second = shard.states[1].mutable_data_ptr<float>();
+  if (!shard.states.empty()) {
+    buffers.first = shard.states[0].mutable_data_ptr();
+    buffers.state_type = kernels::element_type(shard.states[0].scalar_type());
+    buffers.rounding_key = kernels::rounding_key(step, shard.rounding.stream);
+    buffers.first_index = shard.rounding.offset;
+  }
+  if (shard.states.size() > 1) buffers.second = shard.states[1].mutable_data_ptr();
   buffers.gradient = shard.gradient.const_data_ptr();
   buffers.gradient_type = kernels::element_type(shard.gradient.scalar_type());
   if (shard.model.defined()) {

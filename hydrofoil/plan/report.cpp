@@ -139,6 +139,7 @@ std::string to_json(const Plan& plan, bool with_timeline) {
   json["stage"] = settings.stage;
   json["model_dtype"] = settings.model_dtype ? ordered_json(dtype_text(*settings.model_dtype)) : ordered_json(nullptr);
   json["grad_accum_dtype"] = dtype_text(settings.accumulation_dtype);
+  json["optimizer_state_dtype"] = dtype_text(settings.optimizer_state_dtype);
   json["micro_batch_size"] = settings.micro_batch_size;
   json["gradient_accumulation_steps"] = settings.accumulation_steps;
   json["num_parameters"] = plan.num_parameters;

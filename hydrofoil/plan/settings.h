@@ -16,7 +16,8 @@ struct Settings {
   std::optional<c10::ScalarType> model_dtype;  // floating parameters are cast to it; nullopt: as they are
   c10::ScalarType accumulation_dtype = c10::ScalarType::Float;
   std::optional<c10::ScalarType> communication_dtype;  // of reductions; nullopt: the accumulation dtype
-  int num_optimizer_states = 2;                        // fp32 values a trainable element
+  int num_optimizer_states = 2;                        // values a trainable element
+  c10::ScalarType optimizer_state_dtype = c10::ScalarType::Float;
   int64_t accumulation_steps = 1;
   int64_t unit_min_bytes = 1 << 20;
   int64_t keep_gathered_bytes = 0;  // of units that stay gathered until the step: zero::units_to_keep

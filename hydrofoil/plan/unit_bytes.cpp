@@ -13,7 +13,7 @@ namespace {
 using memory::checked_multiply;
 
 constexpr const char* kFunction = "plan";
-constexpr int64_t kMasterBytes = 4;  // masters and optimizer states are fp32
+constexpr int64_t kMasterBytes = 4;  // masters are fp32
 
 int64_t bytes_of(int64_t numel, c10::ScalarType dtype) {
   return checked_multiply(numel, element_bytes(dtype), kFunction);
@@ -29,7 +29,7 @@ void add_trainable(const zero::FlatLayout& layout, c10::ScalarType dtype, const 
   const int64_t owned = owns_slice ? layout.shard_numel : layout.padded_numel;
   const auto accumulation = settings.accumulation_dtype;
   const bool has_master = dtype != c10::ScalarType::Float;
-  const int64_t state_bytes = checked_multiply(settings.num_optimizer_states, kMasterBytes, kFunction);
+  const int64_t state_bytes = bytes_of(settings.num_optimizer_states, settings.optimizer_state_dtype);
   unit.states.gradients += bytes_of(settings.shards_gradients() ? owned : layout.padded_numel, accumulation);
   if (has_master) unit.states.masters += checked_multiply(owned, kMasterBytes, kFunction);
   unit.states.optimizer_states += checked_multiply(owned, state_bytes, kFunction);

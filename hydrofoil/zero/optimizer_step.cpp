@@ -125,8 +125,12 @@ void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const
     for (size_t b = 0; b < unit->buckets.size(); ++b) {
       const FlatGroup& group = unit->buckets[b]->group();
       if (group.segments().empty()) continue;
-      optim::ShardTensors shard{group.owned_master(), group.has_master_copy() ? group.owned_model() : at::Tensor(),
-                                unit->buckets[b]->owned_gradient(), unit->optimizer_states[b]};
+      optim::ShardTensors shard{group.owned_master(),
+                                group.has_master_copy() ? group.owned_model() : at::Tensor(),
+                                unit->buckets[b]->owned_gradient(),
+                                unit->optimizer_states[b],
+                                // The same at every stage and number of ranks: so are the bits.
+                                {group.owned().begin, group.slots().front().index}};
       for (const int64_t missed : std::set<int64_t>(group.missed_steps().begin(), group.missed_steps().end())) {
         std::vector<optim::Segment> segments;
         for (size_t s = 0; s < group.segments().size(); ++s) {

@@ -477,7 +477,8 @@ void Runtime::allocate_optimizer_states(int num_states) {
       auto& states = unit->optimizer_states[b];
       const FlatGroup& group = unit->buckets[b]->group();
       while (static_cast<int>(states.size()) < num_states) {
-        states.push_back(memory::make_flat_tensor(group.owned().numel(), at::kFloat, group.device()));
+        states.push_back(
+            memory::make_flat_tensor(group.owned().numel(), options_.sharding.optimizer_state_dtype, group.device()));
       }
     }
   }

@@ -128,7 +128,7 @@ class Runtime {
   struct Aside {
     int64_t parameter = 0;
     int64_t offset = 0;               // of the run, in the parameter's elements
-    std::vector<at::Tensor> tensors;  // master and states, 1-D fp32
+    std::vector<at::Tensor> tensors;  // master (fp32) and states, 1-D
   };
   [[nodiscard]] std::vector<Aside> aside() const;
   [[nodiscard]] Range aside_range(int64_t parameter) const;

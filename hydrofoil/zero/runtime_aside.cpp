@@ -26,7 +26,8 @@ void Runtime::set_aside(int64_t parameter, const std::vector<at::Tensor>& tensor
   auto& kept = aside_[parameter];
   for (const auto& tensor : tensors) {
     HYDROFOIL_ASSERT(tensor.numel() == aside_range(parameter).numel(), parameters_[parameter].name);
-    kept.push_back(at::zeros({slice}, at::TensorOptions().dtype(at::kFloat).device(shape.device())));
+    const auto dtype = kept.empty() ? at::kFloat : options_.sharding.optimizer_state_dtype;  // the first is the master
+    kept.push_back(at::zeros({slice}, at::TensorOptions().dtype(dtype).device(shape.device())));
     kept.back().narrow(0, 0, tensor.numel()).copy_(tensor);
   }
 }

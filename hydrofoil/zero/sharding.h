@@ -18,6 +18,7 @@ struct Sharding {
   bool parameters = false;
   at::ScalarType accumulation_dtype = at::kFloat;     // of gradient buckets and gradient shards
   std::optional<at::ScalarType> communication_dtype;  // of reductions; nullopt: the accumulation dtype
+  at::ScalarType optimizer_state_dtype = at::kFloat;  // or bf16: see NOTE [Stochastic rounding] in kernels/
   std::optional<at::ScalarType> model_dtype;          // floating parameters are cast to it; nullopt: as they are
   // Buckets that live for one backward may hold 16-bit gradients as they come, and the sum over the ranks is the first
   // to be fp32: the same bits, half the memory. For windows of one backward whose sums are taken in fp32.

@@ -16,7 +16,7 @@ struct Unit {
   std::vector<int64_t> parameters;
   std::vector<std::unique_ptr<FlatGroup>> groups;
   std::vector<std::unique_ptr<GradientBucket>> buckets;   // of the trainable groups, in their order
-  std::vector<std::vector<at::Tensor>> optimizer_states;  // of each bucket's owned elements, 1-D fp32
+  std::vector<std::vector<at::Tensor>> optimizer_states;  // of each bucket's owned elements, 1-D
   int num_scopes = 0;                                     // modules whose call needs it
   int64_t num_trainable = 0;
   bool change_logged = false;  // a change of its parameters from outside was reported

@@ -24,6 +24,7 @@ struct Case {
   std::string backend = "local";
   int micro_steps = 3;
   int64_t keep_gathered_bytes = 0;
+  c10::ScalarType state_dtype = c10::ScalarType::Float;
 };
 
 constexpr auto kFp32 = c10::ScalarType::Float;
@@ -79,6 +80,7 @@ Settings settings_of(const Case& c) {
   if (c.model_dtype != kFp32) settings.model_dtype = c.model_dtype;
   settings.accumulation_dtype = c.accumulation_dtype;
   settings.num_optimizer_states = 2;
+  settings.optimizer_state_dtype = c.state_dtype;
   settings.accumulation_steps = c.micro_steps;
   settings.narrow_buckets = c.micro_steps == 1 && c.accumulation_dtype == kFp32;
   settings.shares_parameters = c.backend == "shm";
@@ -94,6 +96,7 @@ zero::RuntimeOptions options_of(const Case& c, int rank) {
   options.sharding.accumulation_dtype = c.accumulation_dtype;
   options.sharding.gradients |= options.sharding.optimizer_states && c.micro_steps == 1;  // as build_engine has it
   options.sharding.narrow_buckets = c.micro_steps == 1 && c.accumulation_dtype == kFp32;
+  options.sharding.optimizer_state_dtype = c.state_dtype;
   if (c.model_dtype != kFp32) options.sharding.model_dtype = c.model_dtype;
   options.reduction.overlap = c.overlap;
   options.unit_min_bytes = c.unit_min_bytes;
@@ -152,6 +155,7 @@ std::vector<Case> cases() {
         if (num_ranks == 3) result.push_back({model, stage, num_ranks, kFp32, kFp32, 4096, true, "shm"});
         if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "local", 1});
         if (num_ranks == 3) result.push_back({model, stage, num_ranks, kBf16, kBf16, 0, false});
+        if (num_ranks < 3) result.push_back({model, stage, num_ranks, kBf16, kFp32, 0, true, "local", 2, 0, kBf16});
         const bool keeps = stage == 3 && (num_ranks == 2 || num_ranks == 3) && std::string(model).ends_with(" llama");
         for (const int micro_steps : {1, 4}) {
           if (keeps) result.push_back({model, stage, num_ranks, kFp32, kFp32, 0, true, "local", micro_steps, 20'000});
@@ -167,8 +171,8 @@ INSTANTIATE_TEST_SUITE_P(Grid, PlanAgainstRuntime, ::testing::ValuesIn(cases()),
   const Case& c = info.param;
   std::string name = std::string(c.model) + "_stage" + std::to_string(c.stage) + "_ranks" +
                      std::to_string(c.num_ranks) + "_" + (c.model_dtype == kFp32 ? "fp32" : "bf16") +
-                     (c.accumulation_dtype == kFp32 ? "" : "_bf16acc") + "_" + c.backend +
-                     std::to_string(c.micro_steps) +
+                     (c.accumulation_dtype == kFp32 ? "" : "_bf16acc") + (c.state_dtype == kFp32 ? "" : "_bf16states") +
+                     "_" + c.backend + std::to_string(c.micro_steps) +
                      (c.keep_gathered_bytes > 0 ? "_keep" + std::to_string(c.keep_gathered_bytes) : "");
   for (auto& letter : name) letter = letter == ' ' ? '_' : letter;
   return name;

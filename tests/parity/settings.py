@@ -28,13 +28,15 @@ class Case:
     backend: str = "auto"
     overlap: bool = True
     groups: bool = False
+    bf16_states: bool = False
 
     def __str__(self) -> str:
         units = "small" if self.unit_min_bytes == SMALL_UNITS else "large"
         text = f"{self.model}-{self.dtype}-stage{self.stage}-accumulation{self.accumulation}-{units}-clip{self.clipping:g}"
         if self.backend != "auto":
             text += "-" + self.backend
-        return text + ("" if self.overlap else "-serial") + ("-groups" if self.groups else "")
+        text += ("" if self.overlap else "-serial") + ("-groups" if self.groups else "")
+        return text + ("-bf16_states" if self.bf16_states else "")
 
 
 def group_of(name: str, groups: bool) -> int:
@@ -55,7 +57,9 @@ def config(case: Case, world_size: int, native: bool = True) -> dict[str, Any]:
     if native:
         result["optimizer"] = {"type": "AdamW", "params": {"lr": LR, "betas": BETAS, "eps": EPS, "weight_decay": WEIGHT_DECAY}}
     if case.dtype == "bf16":
-        result["bf16"] = {"enabled": True}
+        result["bf16"] = {"enabled": True, "bf16_optimizer_states": case.bf16_states}
     elif case.dtype == "fp16":
         result["fp16"] = {"enabled": True, "initial_scale_power": FP16_SCALE_POWER, "loss_scale_window": FP16_WINDOW}
+    elif case.bf16_states:
+        result["optimizer"]["params"]["fp32_optimizer_states"] = False
     return result

@@ -11,7 +11,7 @@ from tests.parity.optimizer_cases import CLIENT, CONFIG, WHOLE
 from tests.parity.settings import Case
 from tests.support.world import world
 
-STEPS = 6
+STEPS, LOW_STEPS = 6, 30
 TARGET = "tests.parity.optimizer_cases:train_stages"
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 5e-3}
 PARAMETER_TOLERANCE = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
@@ -33,6 +33,19 @@ def test_config_optimizer_equals_torch(name: str, dtype: str) -> None:
     case = Case(model="odd", dtype=dtype, accumulation=2, clipping=0.5, groups=True, unit_min_bytes=1024)
     of_rank = world(2).run(TARGET, case=case, steps=STEPS, config={"optimizer": section})
     check(of_rank, compare.expected(case, 2, STEPS, make_optimizer=make), dtype)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam_l2", "sgd_momentum", "sgd_nesterov", "adagrad", "lion"])
+def test_bf16_states_train_as_fp32_ones(name: str) -> None:
+    section, make = CONFIG[name]
+    case = Case(model="odd", dtype="bf16", accumulation=2, clipping=0.5, groups=True, unit_min_bytes=1024, bf16_states=True)
+    of_rank = world(2).run(TARGET, case=case, steps=LOW_STEPS, config={"optimizer": section})
+    history = compare.expected(case, 2, LOW_STEPS, make_optimizer=make)
+    for stage in range(4):
+        results = [stages[stage] for stages in of_rank]
+        compare.same_on_all_ranks(results)
+        compare.losses_close(results, history, 2 * LOSS_TOLERANCE["bf16"])
+        assert compare.relative(results[0]["parameters"], history.parameters) < 5 * PARAMETER_TOLERANCE["bf16"], f"stage {stage}"
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])

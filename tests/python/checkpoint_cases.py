@@ -51,11 +51,13 @@ def _everything(engine: Any) -> dict[str, Any]:
     return result
 
 
-def resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation: int, directory: str) -> None:
+def resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation: int, directory: str, bf16_states: bool = False) -> None:
     """Five steps without a break, and three, a checkpoint, another engine, two more: the same bits."""
     make = dict(stage=stage, dtype=dtype, optimizer=optimizer, scheduler=scheduler, accumulation=accumulation)
     if dtype == "fp16":
         make["fp16"] = {"enabled": True, "initial_scale_power": 8, "loss_scale_window": 2}
+    if bf16_states:
+        make["bf16"] = {"bf16_optimizer_states": True}
     engine = _make(**make)
     losses = models.train(engine, 3)
     assert engine.save_checkpoint(directory, client_state=CLIENT_STATE) is True
@@ -70,6 +72,27 @@ def resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumulation:
     assert (other.get_lr(), other.loss_scale, _counters(other)) == (lr, scale, counters)
     models.assert_equal(_everything(other), expected)
     other.destroy()
+
+
+def bf16_states_by_name(stage: int) -> None:
+    """fp32 copies of bf16 values; what is set is rounded to the nearest; state_dict goes back as it was; none beside a client optimizer."""
+    bf16 = {"bf16_optimizer_states": True}
+    engine = _make(stage, "bf16", bf16=bf16)
+    models.train(engine, 2)
+    weight = engine.module.blocks[0].up.weight
+    square = utils.safe_get_full_optimizer_state(weight, "exp_avg_sq")
+    assert square.dtype == torch.float32 and square.shape == weight.shape and bool((square > 0).any())
+    assert torch.equal(square, square.bfloat16().float())
+    saved = engine.optimizer.state_dict()
+    assert {state.dtype for tensors in saved["state"]["shards"] for state in tensors[1:]} == {torch.bfloat16}
+    value = torch.full_like(square, 1.001)
+    utils.safe_set_full_optimizer_state(weight, value, "exp_avg_sq")
+    assert torch.equal(utils.safe_get_full_optimizer_state(weight, "exp_avg_sq"), torch.ones_like(square))
+    engine.optimizer.load_state_dict(saved)
+    assert torch.equal(utils.safe_get_full_optimizer_state(weight, "exp_avg_sq"), square)
+    engine.destroy()
+    raises(ValueError, lambda: _make(stage, "bf16", optimizer="client_adamw", bf16=bf16),
+           "bf16.bf16_optimizer_states: got true with an optimizer of the program's own (AdamW")
 
 
 def _counters(engine: Any) -> tuple[int, ...]:

@@ -24,6 +24,17 @@ def test_resume(stage: int, dtype: str, optimizer: str, scheduler: str, accumula
                  directory=str(tmp_path))
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_with_bf16_states(stage: int, tmp_path: Path) -> None:
+    world(2).run(CASES + "resume", stage=stage, dtype="bf16", optimizer="config", scheduler="none", accumulation=2, directory=str(tmp_path),
+                 bf16_states=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_states_by_name(stage: int) -> None:
+    world(2).run(CASES + "bf16_states_by_name", stage=stage)
+
+
 @pytest.mark.parametrize(("size", "optimizer"), [(1, "config"), (3, "config"), (3, "client_sgd"), (2, "client_rprop")])
 def test_resume_at_other_world_sizes(size: int, optimizer: str, tmp_path: Path) -> None:
     world(size).run(CASES + "resume", stage=3, dtype="bf16", optimizer=optimizer, scheduler="torch", accumulation=1, directory=str(tmp_path))

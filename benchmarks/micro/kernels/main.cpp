@@ -15,7 +15,9 @@ Workspace::Workspace(int64_t numel)
       second(memory::make_flat_tensor(numel, at::kFloat, at::kCPU)),
       gradient(memory::make_flat_tensor(numel, at::kFloat, at::kCPU)),
       low(memory::make_flat_tensor(numel, at::kBFloat16, at::kCPU)),
-      low_too(memory::make_flat_tensor(numel, at::kBFloat16, at::kCPU)) {}
+      low_too(memory::make_flat_tensor(numel, at::kBFloat16, at::kCPU)),
+      low_first(memory::make_flat_tensor(numel, at::kBFloat16, at::kCPU)),
+      low_second(memory::make_flat_tensor(numel, at::kBFloat16, at::kCPU)) {}
 
 }  // namespace hydrofoil::bench
 

@@ -18,6 +18,8 @@ void fill(Workspace& w) {
   w.master.fill_(0.5);
   w.first.zero_();
   w.second.zero_();
+  w.low_first.zero_();
+  w.low_second.zero_();
   w.gradient.fill_(1e-3);
   w.low.fill_(1e-3);
 }
@@ -59,6 +61,21 @@ void register_optimizer(Workspace& w) {
           });
     }
   }
+  const kernels::UpdateBuffers low_states{.master = w.master.data_ptr<float>(),
+                                          .first = w.low_first.data_ptr(),
+                                          .second = w.low_second.data_ptr(),
+                                          .state_type = kernels::ElementType::kBFloat16,
+                                          .gradient = w.low.data_ptr(),
+                                          .gradient_type = kernels::ElementType::kBFloat16,
+                                          .model = w.low_too.data_ptr(),
+                                          .rounding_key = 1};
+  register_memory_benchmark(
+      "adamw/hydrofoil/bf16_gradient/bf16_states/bf16_copy", numel,
+      {.read_bytes = 2 * numel, .updated_bytes = 16 * numel, .written_bytes = 2 * numel}, [&w] { fill(w); },
+      [=] {
+        const kernels::UpdateRun run{0, numel, coefficients()};
+        kernels::optimizer_update(kernels::UpdateRule::kAdamW, low_states, {&run, 1}, 1.0F);
+      });
   const auto step = at::full({}, 1.0F);
   register_memory_benchmark(
       "adamw/torch/fp32_gradient", numel, {.read_bytes = 4 * numel, .updated_bytes = updated_bytes}, [&w] { fill(w); },

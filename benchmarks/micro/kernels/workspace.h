@@ -11,8 +11,8 @@ struct Workspace {
   explicit Workspace(int64_t numel);
 
   int64_t numel;
-  at::Tensor master, first, second, gradient;  // fp32
-  at::Tensor low, low_too;                     // bf16
+  at::Tensor master, first, second, gradient;      // fp32
+  at::Tensor low, low_too, low_first, low_second;  // bf16
 };
 
 // Each registers its benchmarks, for 1 and 2 threads. A benchmark of memory has the counters read_bytes, updated_bytes

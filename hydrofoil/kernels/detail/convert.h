@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "hydrofoil/kernels/stochastic_rounding.h"
+
 namespace hydrofoil::kernels::HYDROFOIL_ISA {
 namespace {
 
@@ -18,6 +20,7 @@ struct Float32 {
   static inline uint32_t magnitude(Raw raw) { return float_bits(raw) & 0x7FFFFFFFu; }
   static inline float load(Raw raw) { return raw; }
   static inline Raw store(float value) { return value; }
+  static inline Raw store(float value, uint32_t /*random*/) { return value; }
 };
 
 struct BFloat16 {
@@ -31,7 +34,20 @@ struct BFloat16 {
     const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
     return static_cast<Raw>(is_nan ? 0x7FC0u : rounded);
   }
+  // Rounded up where the dropped bits and `random`, 16 bits, make a carry: see NOTE [Stochastic rounding]. The value
+  // comes from arithmetic: where it is NaN, it is a quiet one, which loses no bit that says so.
+  static inline Raw store(float value, uint32_t random) {
+    const uint32_t bits = float_bits(value);
+    return static_cast<Raw>((bits + (value == value ? random : 0u)) >> 16);
+  }
 };
+
+// See NOTE [Stochastic rounding].
+inline uint32_t random_bits(uint32_t x) {
+  x = (x ^ (x >> 16)) * kFirstFactor;
+  x = (x ^ (x >> 15)) * kSecondFactor;
+  return x ^ (x >> 16);
+}
 
 // NOTE [fp16 by fp32 arithmetic]
 // load: a normal number is re-biased by a multiplication with 2^-112, a subnormal one by the subtraction of a magic

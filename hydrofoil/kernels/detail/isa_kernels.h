@@ -15,15 +15,17 @@ namespace hydrofoil::kernels::detail {
 // One run; pointers at its first element.
 struct UpdateArguments {
   float* master;
-  float* first;
-  float* second;
+  void* first;
+  void* second;
   const void* gradient;
   void* model;
   int64_t numel;
+  ElementType state_type;
   ElementType gradient_type;
   ElementType model_type;
   float gradient_scale;
-  bool stream_model;  // write `model` past the caches
+  bool stream_model;     // write `model` past the caches
+  uint32_t random_base;  // key + index of the first element: see NOTE [Stochastic rounding]
   const UpdateCoefficients* coefficients;
 };
 

@@ -3,10 +3,12 @@
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/kernels/stochastic_rounding.h"
 
 namespace hydrofoil::optim::detail {
 namespace {
@@ -14,8 +16,8 @@ namespace {
 // The slices of one parameter group's segments.
 struct Slices {
   std::vector<at::Tensor> masters;
-  std::vector<at::Tensor> gradients;  // fp32, scaled
-  std::vector<std::vector<at::Tensor>> states;
+  std::vector<at::Tensor> gradients;            // fp32, scaled
+  std::vector<std::vector<at::Tensor>> states;  // fp32
 };
 
 Slices slices_of_group(const ShardTensors& shard, std::span<const Segment> segments, int group, float gradient_scale) {
@@ -30,10 +32,44 @@ Slices slices_of_group(const ShardTensors& shard, std::span<const Segment> segme
     scaled = scaled.is_alias_of(gradient) ? scaled.mul(gradient_scale) : scaled.mul_(gradient_scale);
     slices.gradients.push_back(scaled);
     for (size_t i = 0; i < shard.states.size(); ++i) {
-      slices.states[i].push_back(shard.states[i].narrow(0, segment.offset, segment.numel));
+      slices.states[i].push_back(shard.states[i].narrow(0, segment.offset, segment.numel).to(at::kFloat));
     }
   }
   return slices;
+}
+
+// See NOTE [Stochastic rounding]: integers of 64 bits, of which the lower 32 count.
+at::Tensor random_bits(const at::Tensor& x) {
+  constexpr int64_t kLow = 0xFFFFFFFF;
+  at::Tensor bits = x.bitwise_and(kLow);
+  bits = bits.bitwise_xor(bits.bitwise_right_shift(16)).mul_(static_cast<int64_t>(kernels::kFirstFactor));
+  bits = bits.bitwise_and_(kLow);
+  bits = bits.bitwise_xor(bits.bitwise_right_shift(15)).mul_(static_cast<int64_t>(kernels::kSecondFactor));
+  bits = bits.bitwise_and_(kLow);
+  return bits.bitwise_xor(bits.bitwise_right_shift(16));
+}
+
+// fp32 to bf16, up where the dropped bits and `random`, 16 bits, make a carry.
+at::Tensor round_state(const at::Tensor& values, const at::Tensor& random) {
+  const at::Tensor bits = values.view(at::kInt).to(at::kLong).add_(random.mul(values.eq(values)));
+  return bits.bitwise_right_shift(16).to(at::kShort).view(at::kBFloat16);
+}
+
+void store_low_states(const ShardTensors& shard, std::span<const Segment> segments, int group, const Slices& slices,
+                      int64_t step) {
+  const auto key = static_cast<int64_t>(kernels::rounding_key(step, shard.rounding.stream));
+  size_t k = 0;
+  for (const Segment& segment : segments) {
+    if (segment.group != group || segment.numel == 0) continue;
+    const int64_t first = key + shard.rounding.offset + segment.offset;
+    const at::Tensor random = random_bits(
+        at::arange(first, first + segment.numel, at::TensorOptions().dtype(at::kLong).device(shard.master.device())));
+    for (size_t i = 0; i < shard.states.size(); ++i) {
+      const at::Tensor half = i == 0 ? random.bitwise_right_shift(16) : random.bitwise_and(0xFFFF);
+      shard.states[i].narrow(0, segment.offset, segment.numel).copy_(round_state(slices.states[i][k], half));
+    }
+    ++k;
+  }
 }
 
 void adam(bool decoupled, Slices& slices, const Hyperparameters& group, int64_t step) {
@@ -101,6 +137,8 @@ void aten_step(OptimizerKind kind, const ShardTensors& shard, std::span<const Se
         lion(slices, group);
         break;
     }
+    const bool low = !shard.states.empty() && shard.states[0].scalar_type() == at::kBFloat16;
+    if (low) store_low_states(shard, segments, static_cast<int>(index), slices, step);
   }
   if (!shard.model.defined()) return;
   for (const Segment& segment : segments) {

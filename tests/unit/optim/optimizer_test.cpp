@@ -134,6 +134,47 @@ TEST(OptimizerStep, GivesAnElementTheSameBitsWhereverItLies) {
   EXPECT_TRUE(at::equal(whole.states[1], parts.states[1]));
 }
 
+ShardTensors with_low_states(ShardTensors shard) {
+  for (at::Tensor& state : shard.states) state = state.to(at::kBFloat16);
+  return shard;
+}
+
+// With both betas 0 the averages are the gradient and its square, whoever computes them: what differs is the rounding.
+TEST(LowStates, AreRoundedToTheSameBitsByTorchsOperators) {
+  const Hyperparameters group{.beta1 = 0, .beta2 = 0};
+  const std::vector<Segment> segments = {{3, 500, 0}, {503, 90, 0}, {600, 401, 0}};
+  ShardTensors a = with_low_states(make_shard(OptimizerKind::kAdam, 1001, at::kFloat, at::kFloat)), b = clone(a);
+  a.rounding = b.rounding = {.offset = (int64_t{1} << 33) + 12345, .stream = 7};
+  optimizer_step(OptimizerKind::kAdam, a, segments, {&group, 1}, 3, 1.0f);
+  detail::aten_step(OptimizerKind::kAdam, b, segments, {&group, 1}, 3, 1.0f);
+  EXPECT_TRUE(at::equal(a.states[0], b.states[0]));
+  EXPECT_TRUE(at::equal(a.states[1], b.states[1]));
+  EXPECT_FALSE(at::equal(a.states[0], a.gradient.to(at::kBFloat16))) << "not to nearest";
+}
+
+TEST(LowStates, DoNotDependOnHowTheFlatBufferIsCut) {
+  const Hyperparameters group{.weight_decay = 0.1};
+  const ShardTensors whole = with_low_states(make_shard(OptimizerKind::kAdamW, 1001, at::kBFloat16, at::kBFloat16));
+  const ShardTensors parts = clone(whole);
+  const Segment all{0, 1001, 0};
+  optimizer_step(OptimizerKind::kAdamW, whole, {&all, 1}, {&group, 1}, 2, 1.0f);
+  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 333}, {333, 1001}}) {
+    const auto part = [begin = begin, end = end](const at::Tensor& tensor) {
+      return tensor.narrow(0, begin, end - begin);
+    };
+    const ShardTensors shard{part(parts.master),
+                             part(parts.model),
+                             part(parts.gradient),
+                             {part(parts.states[0]), part(parts.states[1])},
+                             {.offset = begin}};
+    const Segment all_of_it{0, end - begin, 0};
+    optimizer_step(OptimizerKind::kAdamW, shard, {&all_of_it, 1}, {&group, 1}, 2, 1.0f);
+  }
+  EXPECT_TRUE(at::equal(whole.master, parts.master));
+  EXPECT_TRUE(at::equal(whole.states[0], parts.states[0]));
+  EXPECT_TRUE(at::equal(whole.states[1], parts.states[1]));
+}
+
 TEST(OptimizerStep, LeavesTheGradientAsItIs) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     ShardTensors shard = make_shard(OptimizerKind::kAdam, 33, type, at::kFloat);
@@ -184,6 +225,7 @@ TEST(OptimizerStep, RefusesWrongTensors) {
   expect_refused([](ShardTensors& s) { s.model = s.model.to(at::kFloat); });
   expect_refused([](ShardTensors& s) { s.states.pop_back(); });
   expect_refused([](ShardTensors& s) { s.states[0] = s.states[0].to(at::kHalf); });
+  expect_refused([](ShardTensors& s) { s.states[1] = s.states[1].to(at::kBFloat16); });
   expect_refused(
       [](ShardTensors& s) { s.states[1] = at::empty({9}, at::TensorOptions(at::kFloat).device(at::kMeta)); });
 }

@@ -212,7 +212,7 @@ INSTANTIATE_TEST_SUITE_P(
         Active{R"("graph_harvesting": true)", "graph_harvesting"}, Active{R"("log_level": "debug")", "log_level"},
         Active{R"("amp": {"enabled": true})", "amp.enabled"},
         Active{R"("fp16": {"fp16_master_weights_and_grads": true})", "fp16.fp16_master_weights_and_grads"},
-        Active{R"("bf16": {"bf16_optimizer_states": true})", "bf16.bf16_optimizer_states"},
+        Active{R"("bf16": {"bf16_master_weights_and_grads": true})", "bf16.bf16_master_weights_and_grads"},
         Active{R"("data_types": {"buffer_dtype": "bf16"})", "data_types.buffer_dtype"},
         Active{R"("zero_optimization": {"zero_hpz_partition_size": 2})", "zero_optimization.zero_hpz_partition_size"},
         Active{R"("zero_optimization": {"zero_quantized_weights": true})", "zero_optimization.zero_quantized_weights"},

@@ -196,6 +196,35 @@ TEST(EngineOptions, PredivideWithoutPrescaleIsExplained) {
   EXPECT_EQ(resolved.table.find("gradient_predivide_factor")->note, "no effect without prescale_gradients");
 }
 
+TEST(EngineOptions, StatesAreFp32UnlessOneOfTwoKeysSaysBf16) {
+  const auto bf16 = [](const std::string& more) { return R"("bf16": {"enabled": true)" + more + "}"; };
+  const auto adam = [](const std::string& params) {
+    return R"(, "optimizer": {"type": "Adam", "params": {)" + params + "}}";
+  };
+  const std::string low = R"(, "bf16_optimizer_states": true)", high = R"(, "bf16_optimizer_states": false)";
+  const std::string fp32 = R"("fp32_optimizer_states": true)", not_fp32 = R"("fp32_optimizer_states": false)";
+  const char* const row = "optimizer.params.fp32_optimizer_states";
+  const auto plain = resolve(bf16("") + adam(""));
+  EXPECT_FALSE(plain.options.has_bf16_states());
+  EXPECT_EQ(plain.table.find(row)->value, "true");
+  const auto asked = resolve(bf16(low) + adam(""));
+  EXPECT_TRUE(asked.options.has_bf16_states());
+  EXPECT_EQ(asked.table.find(row)->value, "false");
+  EXPECT_EQ(asked.table.find(row)->note, "bf16.bf16_optimizer_states");
+  EXPECT_TRUE(resolve(bf16(low) + R"(, "optimizer": {"type": "SGD"})").options.has_bf16_states());
+  EXPECT_TRUE(resolve(bf16("") + adam(not_fp32)).options.has_bf16_states());
+  EXPECT_TRUE(resolve(bf16(low) + adam(not_fp32)).options.has_bf16_states());
+  EXPECT_TRUE(resolve(R"("fp16": {"enabled": true})" + adam(not_fp32)).options.has_bf16_states());
+  EXPECT_FALSE(resolve(bf16(high) + adam(fp32)).options.has_bf16_states());
+  expect_error(bf16(low) + adam(fp32),
+               "fp32_optimizer_states: got true beside bf16.bf16_optimizer_states true, which says the contrary");
+  expect_error(bf16(high) + adam(not_fp32), "got false beside bf16.bf16_optimizer_states false");
+  expect_error(bf16(low) + R"(, "optimizer": {"type": "NAdam"})", "got true with optimizer.type NAdam");
+  const auto off = resolve(R"("bf16": {"bf16_optimizer_states": true})");  // the section is off
+  EXPECT_FALSE(off.options.has_bf16_states());
+  EXPECT_NE(off.table.find("bf16.bf16_optimizer_states")->note.find("no effect"), std::string::npos);
+}
+
 TEST(EngineOptions, ValidateChecksOptionsMadeInCode) {
   EngineOptions options;
   EXPECT_THROW(options.validate(), InvalidArgument);  // no batch sizes
