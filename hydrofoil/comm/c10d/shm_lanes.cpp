@@ -1,13 +1,94 @@
 #include "hydrofoil/comm/c10d/shm_lanes.h"
 
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 #include <utility>
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/backend.h"
 #include "hydrofoil/comm/detail/exchange.h"
+#include "hydrofoil/comm/detail/text.h"
 #include "hydrofoil/comm/local/self_backend.h"
 
 namespace hydrofoil::comm::detail {
+namespace {
+
+// A c10d::Work of several operations of Groups that end together. Its future holds the output tensors, or the first
+// error.
+class ShmWork : public c10d::Work {
+ public:
+  using TensorList = std::vector<at::Tensor>;
+
+  ShmWork(int rank, c10d::OpType type, TensorList outputs, size_t num_steps);
+
+  bool isCompleted() override { return future_->completed(); }
+  bool isSuccess() const override { return future_->completed() && !future_->hasError(); }
+  std::exception_ptr exception() const override { return future_->hasError() ? future_->exception_ptr() : nullptr; }
+  TensorList result() override { return outputs_; }
+  void synchronize() override { wait(kNoTimeout); }
+  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future_; }
+  bool wait(std::chrono::milliseconds timeout) override;
+
+  // Before anybody else has this Work.
+  void add(comm::Work part) { parts_.push_back(std::move(part)); }
+  // Each step calls it once, with its error or null; `after` is what is left to do where it has succeeded.
+  void step_ended(const std::exception_ptr& error, const std::function<void()>& after);
+
+ private:
+  TensorList outputs_;
+  std::vector<comm::Work> parts_;
+  std::atomic<size_t> missing_;
+  c10::intrusive_ptr<c10::ivalue::Future> future_;
+};
+
+ShmWork::ShmWork(int rank, c10d::OpType type, TensorList outputs, size_t num_steps)
+    : c10d::Work(rank, type),
+      outputs_(std::move(outputs)),
+      missing_(num_steps),
+      future_(c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {
+  if (num_steps == 0) future_->markCompleted(c10::IValue(outputs_));
+}
+
+bool ShmWork::wait(std::chrono::milliseconds timeout) {
+  const auto end = std::chrono::steady_clock::now() + timeout;
+  for (auto& part : parts_) {
+    if (timeout != kNoTimeout) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+      if (!part.wait_for(std::max(left, std::chrono::milliseconds(0)))) {
+        throw CommError(concat("[hydrofoil_shm] ", c10d::opTypeToString(opType_), " on rank ", rank_,
+                               " has not ended after the ", timeout.count(), " ms that wait() was given"));
+      }
+    }
+    part.wait();
+  }
+  future_->waitAndThrow();
+  return true;
+}
+
+void ShmWork::step_ended(const std::exception_ptr& error, const std::function<void()>& after) {
+  std::exception_ptr failure = error;
+  if (!failure && after) {
+    try {
+      after();
+    } catch (const std::exception&) {
+      failure = std::current_exception();
+    }
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure && !exception_) exception_ = failure;
+  }
+  if (missing_.fetch_sub(1) != 1) return;
+  if (exception_) {
+    future_->setError(exception_);
+  } else {
+    future_->markCompleted(c10::IValue(outputs_));
+  }
+}
+
+}  // namespace
 
 ShmLanes::ShmLanes(std::shared_ptr<SegmentSet> segments, int rank, int size, GroupOptions options)
     : rank_(rank),
@@ -32,8 +113,8 @@ const Group& ShmLanes::group_of(const ShmStep& step) {
   return group;
 }
 
-c10::intrusive_ptr<ShmWork> ShmLanes::run(c10d::OpType type, std::vector<at::Tensor> outputs,
-                                          std::vector<ShmStep> steps, bool caller_waits) {
+c10::intrusive_ptr<c10d::Work> ShmLanes::run(c10d::OpType type, std::vector<at::Tensor> outputs,
+                                             std::vector<ShmStep> steps, bool caller_waits) {
   auto work = c10::make_intrusive<ShmWork>(rank_, type, std::move(outputs), steps.size());
   ++num_calls_;
   const auto info_of = [&](ShmStep& step) {

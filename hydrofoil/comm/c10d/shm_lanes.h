@@ -1,16 +1,22 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "hydrofoil/comm/c10d/shm_work.h"
 #include "hydrofoil/comm/detail/segment.h"
 #include "hydrofoil/comm/group.h"
+
+namespace c10d {
+enum class OpType : std::uint8_t;
+class Work;
+}  // namespace c10d
 
 namespace hydrofoil::comm::detail {
 
@@ -41,8 +47,8 @@ class ShmLanes {
 
   // Starts the steps in their order; those of one call stay together, whatever other threads call. With `caller_waits`
   // a single collective may run on the calling thread (OpInfo::caller_waits).
-  c10::intrusive_ptr<ShmWork> run(c10d::OpType type, std::vector<at::Tensor> outputs, std::vector<ShmStep> steps,
-                                  bool caller_waits);
+  c10::intrusive_ptr<c10d::Work> run(c10d::OpType type, std::vector<at::Tensor> outputs, std::vector<ShmStep> steps,
+                                     bool caller_waits);
   // Lets what is under way end for a second, then aborts it. Later calls throw InvalidArgument.
   void end();
 
