@@ -18,8 +18,9 @@
 namespace hydrofoil::comm::detail {
 namespace {
 
-// Waiting: first with the CPU, then offering it to others between looks, since a core that has gone to sleep takes 50
-// us to wake, then asleep.
+// Waiting: first with the CPU; then, where the caller waits too, offering it to others between looks, since a core that
+// has gone to sleep takes 50 us to wake; then asleep. Who has yielded gets the CPU back later than who is woken, so a
+// thread beside one that computes does not yield, and nobody does again once others took long.
 constexpr int64_t kSpinNs = 2'000;
 constexpr int64_t kYieldNs = 50'000;
 constexpr int64_t kSliceNs = 50'000'000;           // how long a lost rank or an abort goes unseen
@@ -455,7 +456,8 @@ void Exchange::reduce(const Call& call, void* out, int64_t numel) {
 void Exchange::wait_for(const Call& call, int peer, Signal& signal, uint32_t target) const {
   if (reached(signal.value, target)) return;
   const int64_t start = monotonic_ns();
-  for (int64_t waited = 0; waited < kYieldNs; waited = monotonic_ns() - start) {
+  const int64_t patience = call.operation.info.caller_waits ? kYieldNs : kSpinNs;
+  for (int64_t waited = 0; waited < patience; waited = monotonic_ns() - start) {
     for (int i = 0; i < 8; ++i) {
       pause_cpu();
       if (reached(signal.value, target)) return;
