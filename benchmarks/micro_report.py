@@ -97,12 +97,13 @@ def merged(collectives: dict[str, Rows]) -> Rows:
 def collectives_section(collectives: dict[str, Rows]) -> list[str]:
     rows = []
     for row in merged(collectives):
-        times = [f"{row[f'{name}_s'] * 1e6:.0f}" if f"{name}_s" in row else "" for name in ("arena", "copied", "hydrofoil_shm", "gloo", "mpi")]
+        times = [f"{row[f'{name}_s'] * 1e6:.0f}" if f"{name}_s" in row else "" for name in ("arena", "copied", "hydrofoil_shm", "gloo", "mpi", "hand_over")]
         ratios = [f"{row[f'{peer}_s'] / row['arena_s']:.1f}" if "arena_s" in row and f"{peer}_s" in row else "" for peer in ("gloo", "mpi")]
         rows.append([row["collective"], row["dtype"], str(row["bytes"] // 1024), *times, *ratios, percent(row["arena_roof_share"]) if "arena_roof_share" in row else ""])
     return ["### Collectives", "", "Two processes of one host, microseconds. `Group` on tensors that the peers read in place, on the processes' own, and MPI (fp32): `bench_collectives`; "
-            "`hydrofoil_shm` and Gloo under torch.distributed: `collectives.py`. The roof is memcpy of the same size by both ranks at a time.", "",
-            *table(["", "dtype", "KiB", "in place", "copied", "hydrofoil_shm", "Gloo", "MPI", "Gloo / in place", "MPI / in place", "of memcpy"], rows), "",
+            "`hydrofoil_shm` and Gloo under torch.distributed: `collectives.py`. The roof is memcpy of the same size by both ranks at a time, each in memory of its own; "
+            "hand over is what the caches allow where memory changes hands: each rank writes so many bytes that its peer has read, and reads the peer's, as an all_reduce of two ranks does.", "",
+            *table(["", "dtype", "KiB", "in place", "copied", "hydrofoil_shm", "Gloo", "MPI", "hand over", "Gloo / in place", "MPI / in place", "of memcpy"], rows), "",
             "![collectives](images/collectives.svg)"]
 
 

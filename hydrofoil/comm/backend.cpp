@@ -85,6 +85,7 @@ void CallControl::abort(std::string reason) {
 }
 
 void CallControl::throw_if_aborted() const {
+  if (watch_) watch_();
   if (!aborted_.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(mutex_);
   throw CommError(reason_);

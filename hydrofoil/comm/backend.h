@@ -5,9 +5,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "hydrofoil/comm/group.h"
 
@@ -58,18 +60,22 @@ class CallControl {
 
   // The first reason stays.
   void abort(std::string reason);
-  // Throws CommError with the reason where abort was called.
+  // Throws CommError with the reason where abort was called. The thread that runs the operation calls it now and then
+  // while it waits for peers.
   void throw_if_aborted() const;
+  // What throw_if_aborted() calls first. Set on the thread that runs the operation.
+  void set_watch(std::function<void()> watch) { watch_ = std::move(watch); }
 
  private:
   std::chrono::milliseconds timeout_;
   std::atomic<int64_t> deadline_ns_{INT64_MAX};
   std::atomic<bool> aborted_{false};
+  std::function<void()> watch_;
   mutable std::mutex mutex_;
   std::string reason_;
 };
 
-// Transport of one channel: runs one operation at a time, always from one thread.
+// Transport of one channel: runs one operation at a time, from one thread unless runs_on_callers().
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -107,6 +113,9 @@ class Backend {
 
   // True where operations are so short that they run on the calling thread (a group of one, fake).
   [[nodiscard]] virtual bool runs_inline() const { return false; }
+  // Whether run() may be called by different threads, one after the other, and calls CallControl::throw_if_aborted at
+  // least every 100 ms while it waits: then OpInfo::caller_waits has its effect.
+  [[nodiscard]] virtual bool runs_on_callers() const { return false; }
 };
 
 }  // namespace hydrofoil::comm

@@ -178,10 +178,15 @@ Work Group::recv(at::Tensor buffer, int peer, OpInfo info) const {
   return channel.submit({.kind = OpKind::kRecv, .peer = peer, .output = std::move(buffer), .info = std::move(info)});
 }
 
-void Group::barrier(OpInfo info) const { start_barrier(std::move(info)).wait(); }
+void Group::barrier(OpInfo info) const {
+  info.caller_waits = true;
+  start_barrier(std::move(info)).wait();
+}
 
 Work Group::start_barrier(OpInfo info) const {
   return checked(channel_, "Group::barrier").submit({.kind = OpKind::kBarrier, .info = std::move(info)});
 }
+
+void Group::close() const { checked(channel_, "Group::close").close(); }
 
 }  // namespace hydrofoil::comm

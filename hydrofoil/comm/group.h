@@ -54,6 +54,10 @@ struct OpInfo {
   // Not null: where the ranks disagree, the error names the first unit in which their histories differ, on each rank.
   std::shared_ptr<const RunHistory> history;
   std::optional<Joinable> joinable;
+  // The caller waits for the Work before it does anything else: where nothing else of the Group is queued, shared
+  // memory then runs the operation on the calling thread, without the 40 us of waking another one. Changes no result,
+  // order or error.
+  bool caller_waits = false;
 };
 
 // What memory of shared_arena() is for: each has an arena of its own. kSlices: of share_slices(), never trimmed, since
@@ -85,11 +89,12 @@ struct GroupOptions {
 
 // Ranks that communicate: a value-like handle over one channel of a backend.
 //
-// Collectives of one Group run in the order of the calls, on a thread of the Group; two Groups over the same ranks are
-// independent channels. Every rank calls the same collectives in the same order. Buffers are contiguous, 1-D, of fp32,
-// bf16, fp16, int8, int32, int64, of any numel (0 too), and must not be touched until the Work is done. 16-bit sums are
-// taken in fp32. kAvg is for floating types. All calls throw InvalidArgument for wrong dtypes, sizes or ranks at once,
-// and CommError from wait() for what goes wrong between ranks (deadline, lost rank, disagreement).
+// Collectives of one Group run in the order of the calls, on a thread of the Group (OpInfo::caller_waits: of the
+// caller); two Groups over the same ranks are independent channels. Every rank calls the same collectives in the same
+// order. Buffers are contiguous, 1-D, of fp32, bf16, fp16, int8, int32, int64, of any numel (0 too), and must not be
+// touched until the Work is done. 16-bit sums are taken in fp32. kAvg is for floating types. All calls throw
+// InvalidArgument for wrong dtypes, sizes or ranks at once, and CommError from wait() for what goes wrong between ranks
+// (deadline, lost rank, disagreement).
 class Group {
  public:
   Group() = default;
@@ -127,6 +132,10 @@ class Group {
   Work recv(at::Tensor buffer, int peer, OpInfo info = {}) const;
   void barrier(OpInfo info = {}) const;  // blocking
   [[nodiscard]] Work start_barrier(OpInfo info = {}) const;
+
+  // What the end of the last handle does, while others have one: lets what is under way end for a second, then aborts
+  // it. Later operations fail.
+  void close() const;
 
  private:
   std::shared_ptr<detail::Channel> channel_;

@@ -81,7 +81,9 @@ class JoiningBackend : public Backend {
     words[0] = own.kind;
     words[1] = own.id;
     words[2] = own.place;
-    inner_.all_gather(mine, all, {operation.info.unit + " (what each rank waits for)", kWishSignature}).wait();
+    OpInfo info{
+        .unit = operation.info.unit + " (what each rank waits for)", .signature = kWishSignature, .caller_waits = true};
+    inner_.all_gather(mine, all, std::move(info)).wait();
     std::vector<Wish> wishes;
     words = all.data_ptr<int64_t>();
     for (int64_t rank = 0; rank < size(); ++rank, words += kWishNumel) wishes.push_back({words[0], words[1], words[2]});
@@ -91,12 +93,14 @@ class JoiningBackend : public Backend {
   void join(int64_t id) const {
     const at::Tensor input = contribute_(id);
     const at::Tensor output = at::empty({size() * input.numel()}, input.options());
-    inner_.all_gather(input, output, {"joined", kWishSignature + 1 + static_cast<uint64_t>(id)}).wait();
+    OpInfo info{.unit = "joined", .signature = kWishSignature + 1 + static_cast<uint64_t>(id), .caller_waits = true};
+    inner_.all_gather(input, output, std::move(info)).wait();
   }
 
   void execute(const Operation& operation) const {
     OpInfo info = operation.info;
     info.on_end = nullptr;  // the outer Group calls it
+    info.caller_waits = true;
     if (info.joinable) info.signature = kWishSignature + 1 + static_cast<uint64_t>(info.joinable->id);
     switch (operation.kind) {
       case OpKind::kAllReduce:

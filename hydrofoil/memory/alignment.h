@@ -9,6 +9,7 @@ namespace hydrofoil::memory {
 inline constexpr int64_t kHostAlignmentBytes = 64;
 inline constexpr int64_t kCudaAlignmentBytes = 256;
 inline constexpr int64_t kPageBytes = 4096;
+inline constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
 // Rounds up to a multiple; throws InvalidArgument where the result does not fit in 63 bits.
 [[nodiscard]] int64_t round_up(int64_t value, int64_t multiple);

@@ -9,9 +9,16 @@
 #include <cstring>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/memory/allocation.h"
 
 namespace hydrofoil::memory {
+namespace {
+
+constexpr int kCollapse = 25;  // MADV_COLLAPSE, which the headers of older systems lack
+
+}  // namespace
+
 struct Arena::Slot {
   std::shared_ptr<Arena> arena;
   size_t region = 0;
@@ -56,6 +63,33 @@ void Arena::add_region(int64_t num_bytes) {
   regions_.push_back(std::move(region));
 }
 
+// NOTE [Huge pages of shared memory]
+// Copies and sums of large buffers take a fifth longer from pages of 4 KiB. For shared memory Linux has its own setting
+// (/sys/kernel/mm/transparent_hugepage/shmem_enabled), `never` by default, so that MADV_HUGEPAGE does nothing; but
+// MADV_COLLAPSE (Linux 6.1) asks for huge pages now and regards no setting. It wants something to collapse: one page of
+// each. The peers then map them as huge ones, since their mapping and the file begin at multiples of a huge page. Only
+// pages that lie in a slot as a whole are asked for, so that no memory is touched that the slot does not have.
+void Arena::use_huge_pages(Region& region, int64_t offset, int64_t num_bytes) {
+  if (!region.shared || !huge_pages_work_ || reinterpret_cast<uintptr_t>(region.base) % kHugePageBytes != 0) return;
+  const int64_t end = (offset + num_bytes) / kHugePageBytes;
+  int64_t page = round_up(offset, kHugePageBytes) / kHugePageBytes;
+  region.is_huge.resize(std::max(region.is_huge.size(), static_cast<size_t>(std::max<int64_t>(end, 0))));
+  while (page < end) {
+    int64_t behind = page;
+    for (; behind < end && !region.is_huge[static_cast<size_t>(behind)]; ++behind) {
+      region.base[behind * kHugePageBytes] = 0;
+    }
+    if (behind > page &&
+        ::madvise(region.base + page * kHugePageBytes, (behind - page) * kHugePageBytes, kCollapse) != 0) {
+      huge_pages_work_ = false;
+      log_debug("shared memory of this process has pages of 4 KiB: madvise(MADV_COLLAPSE): ", std::strerror(errno));
+      return;
+    }
+    std::fill(region.is_huge.begin() + page, region.is_huge.begin() + behind, true);
+    page = behind + 1;
+  }
+}
+
 c10::DataPtr Arena::allocate(int64_t num_bytes, bool at_page) {
   HYDROFOIL_CHECK_ARG(num_bytes >= 0, "Arena::allocate", "num_bytes: got ", num_bytes, ", expected >= 0");
   const int64_t wanted = std::max(round_up(num_bytes, alignment_bytes(device_)), alignment_bytes(device_));
@@ -78,6 +112,7 @@ c10::DataPtr Arena::allocate(int64_t num_bytes, bool at_page) {
     }
     if (address == nullptr) add_region(std::max(region_bytes_, round_up(wanted, kPageBytes)));
   }
+  if (device_.is_cpu()) use_huge_pages(regions_[slot->region], slot->offset, wanted);
   in_use_bytes_ += wanted;
   peak_bytes_ = std::max(peak_bytes_, in_use_bytes_);
   return {address, slot.release(), &Arena::delete_slot, device_};
@@ -124,12 +159,16 @@ void Arena::poison_released() {
 
 void Arena::trim() {
   const std::lock_guard lock(mutex_);
-  for (const Region& region : regions_) {
+  for (Region& region : regions_) {
     if (region.shared && !is_ours()) continue;
     for (const auto& [offset, length] : region.ranges.free()) {
       const int64_t begin = round_up(offset, kPageBytes);
       const int64_t end = (offset + length) / kPageBytes * kPageBytes;
       if (end > begin) ::madvise(region.base + begin, end - begin, region.shared ? MADV_REMOVE : MADV_DONTNEED);
+      const auto num_huge = static_cast<int64_t>(region.is_huge.size());
+      for (int64_t page = begin / kHugePageBytes; page < num_huge && page * kHugePageBytes < end; ++page) {
+        region.is_huge[static_cast<size_t>(page)] = false;
+      }
     }
   }
 }

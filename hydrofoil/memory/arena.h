@@ -23,7 +23,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // memory).
   static std::shared_ptr<Arena> create(const c10::Device& device, int64_t region_bytes);
   // Over `num_bytes` at `base`, page-aligned shared memory of zeros that `owner` keeps mapped; where it runs out, slots
-  // lie in memory of the process.
+  // lie in memory of the process. Slots that cover huge pages of it get them where the system has any.
   static std::shared_ptr<Arena> create_over(char* base, int64_t num_bytes, std::shared_ptr<void> owner);
   ~Arena();
   Arena(const Arena&) = delete;
@@ -48,12 +48,14 @@ class Arena : public std::enable_shared_from_this<Arena> {
     int64_t num_bytes = 0;
     bool shared = false;
     FreeRanges ranges;
+    std::vector<bool> is_huge;  // of a shared region, by its huge pages
   };
   struct Slot;
 
   Arena(const c10::Device& device, int64_t region_bytes);
   void add_region(int64_t num_bytes);
   void give_back(const Slot& slot);
+  void use_huge_pages(Region& region, int64_t offset, int64_t num_bytes);
   static void delete_slot(void* context);
   // Whether this process made the shared region: a forked child must not give back what its parent still uses.
   [[nodiscard]] bool is_ours() const;
@@ -67,6 +69,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   int64_t in_use_bytes_ = 0;
   int64_t peak_bytes_ = 0;
   bool poison_ = false;
+  bool huge_pages_work_ = true;
 };
 
 }  // namespace hydrofoil::memory

@@ -96,6 +96,46 @@ TEST_P(SharedInputs, MayBeOverwrittenAfterTheCall) {
   });
 }
 
+// Of a broadcast only the root's memory matters; the other ranks' may lie anywhere.
+TEST_P(SharedInputs, OfTheRootAreBroadcast) {
+  if (size() == 1) GTEST_SKIP() << "a world of one has no peers";
+  const auto groups = connect_threads("shm", size(), 1);
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    for (const int64_t numel : {3, 40'001, 300'007}) {
+      for (int root = 0; root < size(); ++root) {
+        for (const bool root_shares : {true, false}) {
+          const at::Tensor values = rank_data(rank, numel, at::kFloat);
+          const at::Tensor buffer = root_shares == (rank == root) ? shared_copy(group, values) : values;
+          group.broadcast(buffer, root).wait();
+          EXPECT_TRUE(at::equal(buffer, rank_data(root, numel, at::kFloat))) << numel << " from " << root;
+          buffer.fill_(-1);  // is not seen by a slower peer: the next round would fail
+        }
+      }
+    }
+  });
+}
+
+// Slots of several sizes follow each other through the ring, which they pass several times.
+TEST_P(SharedInputs, SlotsKeepApart) {
+  if (size() == 1) GTEST_SKIP() << "a world of one has no peers";
+  const auto groups = connect_threads("shm", size(), 1);
+  run_ranks(size(), [&](int rank) {
+    const Group& group = groups[static_cast<size_t>(rank)][0];
+    for (int round = 0; round < 200; ++round) {
+      const int64_t part = 1 + (round * 7919) % 30'000;
+      const at::Tensor own = at::full({part}, static_cast<float>(round * size() + rank));
+      const at::Tensor all = at::empty({part * size()}, at::kFloat);
+      group.all_gather(own, all).wait();
+      for (int peer = 0; peer < size(); ++peer) {
+        const at::Tensor expected = at::full({part}, static_cast<float>(round * size() + peer));
+        ASSERT_TRUE(at::equal(all.narrow(0, peer * part, part), expected)) << "round " << round << " of " << peer;
+      }
+      if (round % 3 == 0) group.barrier();
+    }
+  });
+}
+
 TEST_P(SharedInputs, OfSomeRanksOnlyAreAnError) {
   if (size() == 1) GTEST_SKIP() << "a world of one has no peers";
   const auto groups = connect_threads("shm", size(), 1);

@@ -3,7 +3,8 @@
 //   mpirun -np 2 bench_collectives --json FILE                          with MPI
 //   hydrofoil run --no-python --nproc 2 bench_collectives --json FILE   without
 // All ranks must make the same calls, so the counts are fixed and this is no Google Benchmark. A time is the slower
-// rank's; medians over the rounds. Sizes are in bytes of the whole tensor.
+// rank's; medians over the rounds. Sizes are in bytes of the whole tensor. "hand over" is what the caches allow: each rank
+// writes a tensor that its peer has read, and reads the peer's; an all_reduce of two ranks moves as much between them.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
@@ -21,6 +22,7 @@
 #include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/comm/job.h"
+#include "hydrofoil/comm/shared_slices.h"
 #include "hydrofoil/memory/allocation.h"
 #include "hydrofoil/memory/arena.h"
 
@@ -45,13 +47,13 @@ void run_collective(const comm::Group& group, const std::string& collective, con
   const int64_t part_numel = buffer.numel() / group.size();
   const at::Tensor part = buffer.narrow(0, group.rank() * part_numel, part_numel);
   if (collective == "all_reduce") {
-    group.all_reduce(buffer, comm::ReduceOp::kSum).wait();
+    group.all_reduce(buffer, comm::ReduceOp::kSum, {.caller_waits = true}).wait();
   } else if (collective == "all_gather") {
-    group.all_gather(part, buffer).wait();
+    group.all_gather(part, buffer, {.caller_waits = true}).wait();
   } else if (collective == "reduce_scatter") {
-    group.reduce_scatter(buffer, part, comm::ReduceOp::kSum).wait();
+    group.reduce_scatter(buffer, part, comm::ReduceOp::kSum, {.caller_waits = true}).wait();
   } else {
-    group.broadcast(buffer, 0).wait();
+    group.broadcast(buffer, 0, {.caller_waits = true}).wait();
   }
 }
 
@@ -66,6 +68,10 @@ class Ranks {
 
   nlohmann::json measure(const std::string& collective, at::ScalarType dtype, int64_t size_bytes) {
     const comm::Group& group = groups_[0];
+    const at::Tensor offered =
+        memory::make_flat_tensor(size_bytes, at::kByte, *group.shared_arena(comm::SharedUse::kSlices), true);
+    const auto all_offered = group.share_slices(offered);
+    const char* peers = all_offered->data() + (group.rank() + 1) % group.size() * size_bytes;
     const int64_t numel = size_bytes / static_cast<int64_t>(at::elementSize(dtype));
     const at::Tensor arena = memory::make_flat_tensor(numel, dtype, *group.shared_arena(comm::SharedUse::kTransient));
     const at::Tensor copied = memory::make_flat_tensor(numel, dtype, at::kCPU);
@@ -73,6 +79,13 @@ class Ranks {
     std::map<std::string, std::function<void()>> competitors = {
         {"arena", [&] { run_collective(group, collective, arena); }},
         {"copied", [&] { run_collective(group, collective, copied); }},
+        {"hand_over",
+         [&] {
+           std::memcpy(offered.data_ptr(), other.data_ptr(), size_bytes);
+           group.barrier();
+           std::memcpy(copied.data_ptr(), peers, size_bytes);
+           group.barrier();
+         }},
         {"memcpy", [&] { std::memcpy(copied.data_ptr(), other.data_ptr(), size_bytes); }},
     };
     if (has_mpi_ && dtype == at::kFloat) {  // MPI knows no bf16
@@ -127,7 +140,7 @@ class Ranks {
 void print(const nlohmann::json& row) {
   std::cout << row["collective"].get<std::string>() << ' ' << row["dtype"].get<std::string>() << ' '
             << row["bytes"].get<int64_t>() / 1024 << " KiB:";
-  for (const char* name : {"arena", "copied", "mpi", "memcpy"}) {
+  for (const char* name : {"arena", "copied", "mpi", "hand_over", "memcpy"}) {
     const std::string key = std::string(name) + "_s";
     if (row.contains(key)) std::cout << "  " << name << ' ' << 1e6 * row[key].get<double>() << " us";
   }

@@ -16,28 +16,43 @@ namespace {
 constexpr std::chrono::milliseconds kSlice{250};
 constexpr std::chrono::milliseconds kPublishAfter{1000};
 
-// Clears what this rank said that it waits for, however the wait ends. A failed rank leaves it: the peers explain
-// their own hang with it.
-class BlockedScope {
+// What a caller does while its operation does not end: says on the board what it waits for, and aborts the operation
+// where the ranks wait for each other.
+class WaitWatch {
  public:
-  explicit BlockedScope(StatusBoard* board) : board_(board) {}
-  ~BlockedScope() {
-    if (board_ != nullptr && published_ && !keep_) board_->unblock();
+  explicit WaitWatch(WorkState& state) : state_(state) {}
+  // Clears what this rank said, however the wait ends.
+  ~WaitWatch() {
+    if (published_ && !keep_) state_.board->unblock();
   }
-  BlockedScope(const BlockedScope&) = delete;
-  BlockedScope& operator=(const BlockedScope&) = delete;
+  WaitWatch(const WaitWatch&) = delete;
+  WaitWatch& operator=(const WaitWatch&) = delete;
 
-  void publish(const RankStatus::Wait& wait) {
-    if (!published_) board_->block(wait);
-    published_ = true;
+  // Whether it is time for a look().
+  [[nodiscard]] bool due() const {
+    return state_.board && !is_point_to_point(state_.operation.kind) && std::chrono::steady_clock::now() >= next_look_;
   }
+
+  // `what`: the operation's describe(). May take a round trip to a store.
+  void look(const std::string& what) {
+    next_look_ = std::chrono::steady_clock::now() + kSlice;
+    if (!published_) state_.board->block({state_.channel, state_.operation.sequence, what});
+    published_ = true;
+    // Statuses are not read all at one instant: believe what two looks say.
+    const std::optional<std::string> cross = find_cross_wait(*state_.board);
+    if (cross && suspected_) state_.control.abort(concat("[comm] group ", state_.group, ": ", *cross));
+    suspected_ = cross.has_value();
+  }
+
+  // A failed rank leaves what it said: the peers explain their own hang with it.
   void keep() { keep_ = true; }
-  [[nodiscard]] bool published() const { return published_; }
 
  private:
-  StatusBoard* board_;
+  WorkState& state_;
+  std::chrono::steady_clock::time_point next_look_ = std::chrono::steady_clock::now() + kPublishAfter;
   bool published_ = false;
   bool keep_ = false;
+  bool suspected_ = false;
 };
 
 // The executor has streams of its own; what the caller has queued so far must come first.
@@ -77,25 +92,17 @@ void WorkState::finish(std::exception_ptr the_error) {
 
 void WorkState::wait() {
   std::unique_lock lock(mutex);
-  const auto start = std::chrono::steady_clock::now();
-  BlockedScope blocked(board.get());
-  std::string what;
-  bool suspected = false;
+  WaitWatch watch(*this);
   while (!done) {
     finished.wait_for(lock, kSlice);
-    if (done || !board || is_point_to_point(operation.kind)) continue;
-    if (std::chrono::steady_clock::now() - start < kPublishAfter) continue;
-    if (what.empty()) what = describe(operation);
-    lock.unlock();  // the board may take a round trip to a store
-    blocked.publish({channel, operation.sequence, what});
-    // Statuses are not read all at one instant: believe what two looks say.
-    const std::optional<std::string> cross = find_cross_wait(*board);
-    if (cross && suspected) control.abort(detail::concat("[comm] group ", group, ": ", *cross));
-    suspected = cross.has_value();
+    if (done || !watch.due()) continue;
+    const std::string what = describe(operation);
+    lock.unlock();
+    watch.look(what);
     lock.lock();
   }
   if (error) {
-    blocked.keep();
+    watch.keep();
     std::rethrow_exception(error);
   }
 }
@@ -108,19 +115,21 @@ Channel::Channel(std::unique_ptr<Backend> backend, GroupOptions options)
 }
 
 Channel::~Channel() {
-  {
-    std::unique_lock lock(mutex_);
-    closing_ = true;
-    changed_.notify_all();
-    const auto idle = [this] { return queue_.empty() && !running_; };
-    if (!changed_.wait_for(lock, kDrainTime, idle)) {
-      const std::string reason = concat("[comm] group ", options_.name, " was destroyed before its operations ended");
-      if (failure_.empty()) failure_ = reason;
-      if (running_) running_->control.abort(reason);
-    }
-  }
+  close();
   if (thread_.joinable()) thread_.join();
   backend_->leave("");
+}
+
+void Channel::close() {
+  std::unique_lock lock(mutex_);
+  closing_ = true;
+  changed_.notify_all();
+  const auto idle = [this] { return queue_.empty() && !running_; };
+  const bool ended = changed_.wait_for(lock, kDrainTime, idle);
+  const std::string reason =
+      concat("[comm] group ", options_.name, ended ? " was closed" : " was destroyed before its operations ended");
+  if (failure_.empty()) failure_ = reason;
+  if (running_) running_->control.abort(reason);
 }
 
 Work Channel::submit(Operation operation) {
@@ -130,6 +139,7 @@ Work Channel::submit(Operation operation) {
   state->board = backend_->board();
   state->channel = backend_->channel();
   if (options_.debug) state->called = std::chrono::steady_clock::now();
+  bool closed = false, here = false;
   {
     const std::lock_guard lock(mutex_);
     if (!is_point_to_point(state->operation.kind)) {
@@ -138,22 +148,51 @@ Work Channel::submit(Operation operation) {
       if (options_.debug) state->operation.info.signature = mix(state->operation.info.signature, sequence_);
       if (state->board) state->board->issue(state->channel, sequence_);
     }
-    if (!backend_->runs_inline()) {
+    closed = closing_;
+    here = state->operation.info.caller_waits && backend_->runs_on_callers() && queue_.empty() && !running_;
+    if (closed || backend_->runs_inline()) {
+      here = false;
+    } else if (here) {
+      running_ = state;
+    } else {
       queue_.push_back(state);
       if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
       changed_.notify_all();
       return Work(state);
     }
   }
-  execute(*state);
+  if (closed) {
+    end(*state, std::make_exception_ptr(CommError(concat("[comm] ", describe(state->operation), " cannot run: group ",
+                                                         options_.name, " was closed"))));
+  } else if (here) {
+    execute_on_caller(*state);
+  } else {
+    execute(*state);
+  }
   return Work(state);
+}
+
+void Channel::execute_on_caller(WorkState& state) {
+  {
+    const c10::AutoGradMode no_grad(false);
+    WaitWatch watch(state);
+    state.control.set_watch([&] {
+      if (watch.due()) watch.look(describe(state.operation));
+    });
+    execute(state);
+    state.control.set_watch(nullptr);
+    if (state.error) watch.keep();
+  }
+  const std::lock_guard lock(mutex_);
+  running_.reset();
+  if (closing_ || !queue_.empty()) changed_.notify_all();  // an idle thread stays asleep
 }
 
 void Channel::loop() {
   const c10::AutoGradMode no_grad(false);
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return closing_ || !queue_.empty(); });
+    changed_.wait(lock, [this] { return queue_.empty() ? closing_ : !running_; });
     if (queue_.empty()) return;
     running_ = std::move(queue_.front());
     queue_.pop_front();
@@ -192,6 +231,10 @@ void Channel::execute(WorkState& state) {
     }
     backend_->leave(failure);
   }
+  end(state, error);
+}
+
+void Channel::end(WorkState& state, const std::exception_ptr& error) const {
   if (options_.debug) log_end(state, error);
   if (state.operation.info.on_end) std::exchange(state.operation.info.on_end, nullptr)(error);
   state.finish(error);

@@ -1,7 +1,10 @@
 #include "hydrofoil/comm/detail/exchange.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/error.h"
@@ -10,14 +13,20 @@
 #include "hydrofoil/comm/detail/futex.h"
 #include "hydrofoil/comm/detail/reduce.h"
 #include "hydrofoil/comm/detail/text.h"
+#include "hydrofoil/memory/alignment.h"
 
 namespace hydrofoil::comm::detail {
 namespace {
 
+// Waiting: first with the CPU; then, where the caller waits too, offering it to others between looks, since a core that
+// has gone to sleep takes 50 us to wake; then asleep. Who has yielded gets the CPU back later than who is woken, so a
+// thread beside one that computes does not yield, and nobody does again once others took long.
 constexpr int64_t kSpinNs = 2'000;
-constexpr int64_t kSliceNs = 50'000'000;     // how long a lost rank or an abort goes unseen
-constexpr int64_t kSharedBytes = 64 * 1024;  // of an input; below, a second step costs more than a copy
-constexpr int64_t kDirectBytes = 4096;       // up to here one step by everybody beats two steps by parts
+constexpr int64_t kYieldNs = 50'000;
+constexpr int64_t kSliceNs = 50'000'000;           // how long a lost rank or an abort goes unseen
+constexpr int64_t kSharedBytes = 64 * 1024;        // of an input; below, a second step costs more than a copy
+constexpr int64_t kSharedChunkBytes = 256 * 1024;  // of an all-reduce in place: what is fetched is in a cache
+constexpr int64_t kDirectBytes = 4096;             // up to here one step by everybody beats two steps by parts
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -51,7 +60,8 @@ OpHeader make_header(const Operation& operation) {
 
 bool same(const OpHeader& a, const OpHeader& b) {
   return a.kind == b.kind && a.reduce == b.reduce && a.dtype == b.dtype && a.peer == b.peer && a.numel == b.numel &&
-         a.signature == b.signature && (a.shared_offset < 0) == (b.shared_offset < 0);
+         a.signature == b.signature &&
+         (a.kind == static_cast<uint8_t>(OpKind::kBroadcast) || (a.shared_offset < 0) == (b.shared_offset < 0));
 }
 
 std::string describe_header(const OpHeader& header) {
@@ -120,9 +130,10 @@ void Exchange::leave(const std::string& reason) {
 
 int64_t Exchange::shared_offset(const Operation& operation) const {
   const bool reads_inputs = operation.kind == OpKind::kAllReduce || operation.kind == OpKind::kReduceScatter ||
-                            operation.kind == OpKind::kAllGather;
+                            operation.kind == OpKind::kAllGather ||
+                            (operation.kind == OpKind::kBroadcast && operation.peer == rank());
   if (!reads_inputs) return -1;
-  const at::Tensor& input = operation.kind == OpKind::kAllReduce ? operation.output : operation.input;
+  const at::Tensor& input = operation.input.defined() ? operation.input : operation.output;
   const int64_t bytes = input.numel() * bytes_of(operation);
   return bytes >= kSharedBytes ? heap_offset(data_of(input), bytes) : -1;
 }
@@ -137,23 +148,35 @@ const char* Exchange::shared_input(int peer) const {
   return segment(peer).heap() + block(peer).headers[(step_ - 1) % 2].shared_offset;
 }
 
-// Rank r reduces part r in its place, then everybody fetches the other parts.
+// Of each chunk, rank r reduces part r in its place, then everybody fetches the other parts while they lie in the
+// caches. A rank reduces the next chunk before it waits for the peers' parts of this one.
 void Exchange::all_reduce_shared(Call& call) {
   const int64_t element = bytes_of(call.operation);
   const int64_t numel = call.operation.output.numel();
+  const int64_t chunk = kSharedChunkBytes / element;
   char* data = data_of(call.operation.output);
-  const auto begin_of = [&](int part) { return numel * part / size_ * element; };
+  const auto begin_of = [&](int64_t chunk_begin, int part) {
+    return (chunk_begin + std::min(chunk, numel - chunk_begin) * part / size_) * element;
+  };
   meet(call);
   std::vector<const char*> inputs;
   for (int peer = 0; peer < size_; ++peer) inputs.push_back(shared_input(peer));
-  const int64_t begin = begin_of(rank());
-  for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = inputs[peer] + begin;
-  sources_[static_cast<size_t>(rank())] = data + begin;
-  reduce(call, data + begin, (begin_of(rank() + 1) - begin) / element);
-  meet(call);
-  for (int i = 1; i < size_; ++i) {
-    const int peer = (rank() + i) % size_;  // not all from the same one
-    copy(data + begin_of(peer), inputs[peer] + begin_of(peer), begin_of(peer + 1) - begin_of(peer));
+  inputs[static_cast<size_t>(rank())] = data;
+  const auto reduce_own = [&](int64_t chunk_begin) {
+    const int64_t begin = begin_of(chunk_begin, rank());
+    for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = inputs[peer] + begin;
+    reduce(call, data + begin, (begin_of(chunk_begin, rank() + 1) - begin) / element);
+  };
+  reduce_own(0);
+  for (int64_t chunk_begin = 0; chunk_begin < numel; chunk_begin += chunk) {
+    announce(call);
+    if (chunk_begin + chunk < numel) reduce_own(chunk_begin + chunk);
+    await(call);
+    for (int i = 1; i < size_; ++i) {
+      const int peer = (rank() + i) % size_;  // not all from the same one
+      const int64_t begin = begin_of(chunk_begin, peer);
+      copy(data + begin, inputs[peer] + begin, begin_of(chunk_begin, peer + 1) - begin);
+    }
   }
   meet(call);
 }
@@ -199,9 +222,11 @@ void Exchange::all_reduce(Call& call) {
 
 // Everybody reduces everything.
 void Exchange::all_reduce_chunk_direct(Call& call, char* data, int64_t numel) {
-  copy(own_slot(), data, numel * bytes_of(call.operation));
+  const int64_t bytes = numel * bytes_of(call.operation);
+  copy(own_slot(bytes), data, bytes);
   meet(call);
   for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = peer_slot(peer);
+  sources_[static_cast<size_t>(rank())] = data;
   reduce(call, data, numel);
 }
 
@@ -209,16 +234,17 @@ void Exchange::all_reduce_chunk_direct(Call& call, char* data, int64_t numel) {
 void Exchange::all_reduce_chunk_in_parts(Call& call, char* data, int64_t numel) {
   const int64_t element = bytes_of(call.operation);
   const auto begin_of = [&](int part) { return numel * part / size_ * element; };
-  copy(own_slot(), data, numel * element);
+  copy(own_slot(numel * element), data, numel * element);
   meet(call);
   const int64_t begin = begin_of(rank());
   const int64_t bytes = begin_of(rank() + 1) - begin;
   for (int peer = 0; peer < size_; ++peer) sources_[static_cast<size_t>(peer)] = peer_slot(peer) + begin;
   reduce(call, data + begin, bytes / element);
-  copy(own_slot(), data + begin, bytes);
+  copy(own_slot(numel * element) + begin, data + begin, bytes);
   meet(call);
   for (int peer = 0; peer < size_; ++peer) {
-    if (peer != rank()) copy(data + begin_of(peer), peer_slot(peer), begin_of(peer + 1) - begin_of(peer));
+    const int64_t part = begin_of(peer);
+    if (peer != rank()) copy(data + part, peer_slot(peer) + part, begin_of(peer + 1) - part);
   }
 }
 
@@ -233,13 +259,14 @@ void Exchange::reduce_scatter(Call& call) {
   if (numel == 0) return meet(call);
   for (int64_t begin = 0; begin < numel; begin += chunk) {
     const int64_t count = std::min(chunk, numel - begin);
+    char* slot = own_slot(size_ * count * element);
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank()) continue;
-      copy(own_slot() + peer * chunk * element, input + (peer * numel + begin) * element, count * element);
+      copy(slot + peer * count * element, input + (peer * numel + begin) * element, count * element);
     }
     meet(call);
     for (int peer = 0; peer < size_; ++peer) {
-      sources_[static_cast<size_t>(peer)] = peer_slot(peer) + rank() * chunk * element;
+      sources_[static_cast<size_t>(peer)] = peer_slot(peer) + rank() * count * element;
     }
     sources_[static_cast<size_t>(rank())] = input + (rank() * numel + begin) * element;
     reduce(call, output + begin * output_element, count);
@@ -254,7 +281,7 @@ void Exchange::all_gather(Call& call) {
   if (bytes == 0) return meet(call);
   for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
     const int64_t count = std::min(kSlotBytes, bytes - begin);
-    copy(own_slot(), input + begin, count);
+    copy(own_slot(count), input + begin, count);
     meet(call);
     for (int peer = 0; peer < size_; ++peer) {
       if (peer != rank()) copy(output + peer * bytes + begin, peer_slot(peer), count);
@@ -268,10 +295,17 @@ void Exchange::broadcast(Call& call) {
   const int root = call.operation.peer;
   char* data = data_of(call.operation.output);
   if (bytes == 0) return meet(call);
+  const bool is_shared_here = shared_offset(call.operation) >= 0;
   for (int64_t begin = 0; begin < bytes; begin += kSlotBytes) {
     const int64_t count = std::min(kSlotBytes, bytes - begin);
-    if (rank() == root) copy(own_slot(), data + begin, count);
+    char* slot = own_slot(count);
+    if (rank() == root && !is_shared_here) copy(slot, data + begin, count);
     meet(call);
+    // Only the root knows before the first step whether it can be read in place.
+    if (begin == 0 && block(root).headers[(step_ - 1) % 2].shared_offset >= 0) {
+      if (rank() != root) copy(data, shared_input(root), bytes);
+      return meet(call);
+    }
     if (rank() != root) copy(data + begin, peer_slot(root), count);
   }
 }
@@ -284,12 +318,13 @@ void Exchange::all_to_all(Call& call) {
   if (bytes == 0) return meet(call);
   for (int64_t begin = 0; begin < bytes; begin += chunk) {
     const int64_t count = std::min(chunk, bytes - begin);
+    char* slot = own_slot(size_ * count);
     for (int peer = 0; peer < size_; ++peer) {
-      if (peer != rank()) copy(own_slot() + peer * chunk, input + peer * bytes + begin, count);
+      if (peer != rank()) copy(slot + peer * count, input + peer * bytes + begin, count);
     }
     meet(call);
     for (int peer = 0; peer < size_; ++peer) {
-      const char* from = peer == rank() ? input + peer * bytes + begin : peer_slot(peer) + rank() * chunk;
+      const char* from = peer == rank() ? input + peer * bytes + begin : peer_slot(peer) + rank() * count;
       copy(output + peer * bytes + begin, from, count);
     }
   }
@@ -339,24 +374,38 @@ void Exchange::recv(Call& call) {
   } while (begin < bytes);
 }
 
-char* Exchange::own_slot() const { return segment(rank()).slot(options_.channel, step_); }
+char* Exchange::own_slot(int64_t num_bytes) {
+  slot_bytes_ = num_bytes;
+  return segment(rank()).slot(options_.channel, slot_);
+}
 
 // After meet(), which has moved on to the next step.
-const char* Exchange::peer_slot(int peer) const { return segment(peer).slot(options_.channel, step_ - 1); }
+const char* Exchange::peer_slot(int peer) const { return segment(peer).slot(options_.channel, last_slot_); }
 
 void Exchange::meet(Call& call) {
+  announce(call);
+  await(call);
+}
+
+void Exchange::announce(const Call& call) {
   ChannelBlock& own = block(rank());
   if (!call.checked) {
     own.headers[step_ % 2] = make_header(call.operation);
     own.headers[step_ % 2].shared_offset = shared_offset(call.operation);
   }
   raise_to(own.posted, step_);
+}
+
+void Exchange::await(Call& call) {
   for (int peer = 0; peer < size_; ++peer) {
     if (peer != rank()) wait_for(call, peer, block(peer).posted, step_);
   }
   if (!call.checked) check_agreement(call);
   call.checked = true;
   ++step_;
+  last_slot_ = slot_;
+  slot_ += memory::round_up(std::exchange(slot_bytes_, 0), memory::kPageBytes);
+  if (slot_ + kSlotBytes > kRingBytes) slot_ = 0;
 }
 
 void Exchange::check_agreement(const Call& call) {
@@ -377,13 +426,14 @@ void Exchange::check_agreement(const Call& call) {
 std::string Exchange::compare_histories(const Call& call) {
   ++step_;
   const std::string own = pack_history(call.operation.info.history.get());
-  std::memcpy(own_slot(), own.c_str(), own.size() + 1);
+  slot_ = 0;  // the ranks may have been to use differently much
+  std::memcpy(own_slot(kSlotBytes), own.c_str(), own.size() + 1);
   raise_to(block(rank()).posted, step_);
   std::vector<std::string> packed;
   try {
     for (int peer = 0; peer < size_; ++peer) {
       if (peer != rank()) wait_for(call, peer, block(peer).posted, step_);
-      packed.emplace_back(segment(peer).slot(options_.channel, step_));
+      packed.emplace_back(segment(peer).slot(options_.channel, slot_));
     }
   } catch (const CommError&) {  // NOLINT(bugprone-empty-catch): a peer has gone; what is known is said without it
     return "";
@@ -405,13 +455,15 @@ void Exchange::reduce(const Call& call, void* out, int64_t numel) {
 
 void Exchange::wait_for(const Call& call, int peer, Signal& signal, uint32_t target) const {
   if (reached(signal.value, target)) return;
-  const int64_t spin_end = monotonic_ns() + kSpinNs;
-  do {
+  const int64_t start = monotonic_ns();
+  const int64_t patience = call.operation.info.caller_waits ? kYieldNs : kSpinNs;
+  for (int64_t waited = 0; waited < patience; waited = monotonic_ns() - start) {
     for (int i = 0; i < 8; ++i) {
       pause_cpu();
       if (reached(signal.value, target)) return;
     }
-  } while (monotonic_ns() < spin_end);
+    if (waited >= kSpinNs) ::sched_yield();
+  }
   signal.waiters.fetch_add(1);
   try {
     while (true) {

@@ -112,10 +112,11 @@ int64_t SegmentLayout::slots_offset() const {
   return round_up(mailboxes_offset(*this) + mailboxes, kPageBytes);
 }
 
-int64_t SegmentLayout::mailbox_slots_offset() const { return slots_offset() + 2 * num_channels * kSlotBytes; }
+int64_t SegmentLayout::mailbox_slots_offset() const { return slots_offset() + num_channels * kRingBytes; }
 
 int64_t SegmentLayout::heap_offset() const {
-  return mailbox_slots_offset() + 2 * static_cast<int64_t>(num_channels) * size * kMailboxBytes;
+  const int64_t mailbox_slots = 2 * static_cast<int64_t>(num_channels) * size * kMailboxBytes;
+  return round_up(mailbox_slots_offset() + mailbox_slots, memory::kHugePageBytes);
 }
 
 int64_t SegmentLayout::total_bytes() const { return heap_offset() + heap_bytes; }
@@ -123,7 +124,7 @@ int64_t SegmentLayout::total_bytes() const { return heap_offset() + heap_bytes; 
 std::shared_ptr<memory::Arena> SegmentSet::arena(int rank, SharedUse use) {
   const Segment& own = segments[static_cast<size_t>(rank)];
   const auto num_uses = static_cast<int64_t>(arenas_.size());
-  const int64_t part = own.layout().heap_bytes / num_uses / kPageBytes * kPageBytes;
+  const int64_t part = own.layout().heap_bytes / num_uses / memory::kHugePageBytes * memory::kHugePageBytes;
   if (part == 0) return nullptr;
   const auto index = static_cast<size_t>(use);
   const std::lock_guard lock(mutex_);
@@ -152,8 +153,8 @@ ChannelBlock& Segment::channel(int channel) const {
   return reinterpret_cast<ChannelBlock*>(base_ + channels_offset())[channel];
 }
 
-char* Segment::slot(int channel, uint32_t step) const {
-  return base_ + layout_.slots_offset() + (2 * channel + step % 2) * kSlotBytes;
+char* Segment::slot(int channel, int64_t ring_offset) const {
+  return base_ + layout_.slots_offset() + channel * kRingBytes + ring_offset;
 }
 
 Mailbox& Segment::mailbox(int channel, int receiver) const {

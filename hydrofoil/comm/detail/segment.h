@@ -14,7 +14,8 @@
 
 namespace hydrofoil::comm::detail {
 
-inline constexpr int64_t kSlotBytes = 512 * 1024;    // two slots of two ranks stay in L2
+inline constexpr int64_t kSlotBytes = 512 * 1024;    // at most, of one step
+inline constexpr int64_t kRingBytes = 2048 * 1024;   // in which the slots of a channel follow each other
 inline constexpr int64_t kMailboxBytes = 64 * 1024;  // one slot of a sender for one receiver
 inline constexpr int kMaxChannels = 64;
 inline constexpr int kMaxSegmentRanks = 4096;
@@ -94,7 +95,7 @@ class Segment {
 
   [[nodiscard]] SegmentHead& head() const { return *reinterpret_cast<SegmentHead*>(base_); }
   [[nodiscard]] ChannelBlock& channel(int channel) const;
-  [[nodiscard]] char* slot(int channel, uint32_t step) const;
+  [[nodiscard]] char* slot(int channel, int64_t ring_offset) const;
   [[nodiscard]] Mailbox& mailbox(int channel, int receiver) const;
   [[nodiscard]] char* mailbox_slot(int channel, int receiver, uint32_t part) const;
   [[nodiscard]] char* heap() const { return base_ + layout_.heap_offset(); }

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "hydrofoil/comm/detail/text.h"
+#include "hydrofoil/memory/alignment.h"
 
 namespace hydrofoil::comm::detail {
 namespace {
@@ -125,10 +126,26 @@ FileDescriptor make_memory(int64_t bytes) {
   return memory;
 }
 
+// At a multiple of a huge page, see NOTE [Huge pages of shared memory] in memory/arena.cpp.
 char* map_memory(int fd, int64_t bytes) {
-  void* base = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (base == MAP_FAILED) fail(concat("cannot map ", bytes, " bytes of a memfd"), errno);
-  return static_cast<char*>(base);
+  const int64_t reserved = bytes + memory::kHugePageBytes;
+  const auto failed = [&] { fail(concat("cannot map ", bytes, " bytes of a memfd"), errno); };
+  void* range =
+      ::mmap(nullptr, static_cast<size_t>(reserved), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (range == MAP_FAILED) failed();
+  char* begin = static_cast<char*>(range);
+  const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(range) % memory::kHugePageBytes);
+  char* base = begin + (past == 0 ? 0 : memory::kHugePageBytes - past);
+  if (::mmap(base, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    const int error = errno;
+    ::munmap(range, static_cast<size_t>(reserved));
+    errno = error;
+    failed();
+  }
+  if (base > begin) ::munmap(begin, static_cast<size_t>(base - begin));
+  char* end = base + memory::round_up(bytes, memory::kPageBytes);
+  if (end < begin + reserved) ::munmap(end, static_cast<size_t>(begin + reserved - end));
+  return base;
 }
 
 // Peers read the tensors of a rank; only it may write them.
