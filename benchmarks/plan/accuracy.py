@@ -179,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--roofs", metavar="FILE", help="measure the roofs alone and write them as JSON")
     parser.add_argument("--cells", default="", help="only cells whose text holds this, e.g. 'compute bf16 3'")
+    parser.add_argument("--json", action="store_true", help="a line of JSON a cell in place of the table")
     parser.add_argument("--rank", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank:
@@ -188,13 +189,15 @@ def main() -> None:
         result = json.loads(run_ranks(json.dumps({"shape": "compute", "dtype": "fp32", "stage": 0, "ranks": 2}), 2))
         Path(arguments.roofs).write_text(json.dumps(result["roofs"], indent=2) + "\n")
         return
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
-    print("| model | stage | ranks | states a rank | peak: planned / measured | step: planned / measured |\n|---|---|---|---|---|---|")
+    if not arguments.json:
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
+        print("| model | stage | ranks | states a rank | peak: planned / measured | step: planned / measured |\n|---|---|---|---|---|---|")
     for shape, dtype, stage, ranks in CELLS:
         if arguments.cells not in f"{shape} {dtype} {stage} {ranks}":
             continue
         cell = {"shape": shape, "dtype": dtype, "stage": stage, "ranks": ranks}
-        print(row(json.loads(run_ranks(json.dumps(cell), ranks))), flush=True)
+        result = run_ranks(json.dumps(cell), ranks)
+        print(result if arguments.json else row(json.loads(result)), flush=True)
 
 
 if __name__ == "__main__":

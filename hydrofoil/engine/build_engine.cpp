@@ -13,7 +13,8 @@ namespace {
 // Parameters, gradients and optimizer states are sharded along the axis "dp".
 zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::Mesh& mesh, int world_rank) {
   zero::RuntimeOptions runtime;
-  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, mesh.rank_along(world_rank, "dp"), mesh.size("dp"));
+  runtime.sharding = zero::Sharding::of_stage(options.zero.stage, mesh.rank_along(world_rank, "dp"), mesh.size("dp"),
+                                              options.gradient_accumulation_steps);
   runtime.sharding.accumulation_dtype = scalar_type(options.data_types.grad_accum_dtype);
   if (options.communication_data_type) {
     runtime.sharding.communication_dtype = scalar_type(*options.communication_data_type);
@@ -24,9 +25,6 @@ zero::RuntimeOptions runtime_options(const EngineOptions& options, const mesh::M
   runtime.reduction.prescale = options.prescale_gradients;
   runtime.reduction.predivide_factor = options.gradient_predivide_factor;
   runtime.reduction.overlap = options.hydrofoil.overlap;
-  // Where each window has one backward, what stages 2-3 do to gradients costs stage 1 nothing: it keeps less.
-  const bool one_backward = options.gradient_accumulation_steps == 1;
-  runtime.sharding.gradients = runtime.sharding.gradients || (runtime.sharding.optimizer_states && one_backward);
   runtime.sharding.narrow_buckets = wants_narrow_buckets(options);
   runtime.reduction.join_divergent_units = options.zero.divergent_units == zero::DivergentUnits::kJoin;
   const DebugChecks debug = debug_checks_from_environment();

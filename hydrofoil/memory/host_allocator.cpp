@@ -32,7 +32,6 @@ namespace hydrofoil::memory {
 namespace {
 
 constexpr int64_t kFromBytes = int64_t{64} << 10;
-constexpr int64_t kHugePageBytes = int64_t{2} << 20;  // smaller pieces would split them
 
 class HostAllocator final : public c10::Allocator {
  public:
@@ -74,7 +73,7 @@ class HostAllocator final : public c10::Allocator {
   void trim() {
     const std::lock_guard lock(mutex_);
     for (const auto& [offset, length] : ranges_.free()) {
-      const int64_t begin = round_up(offset, kHugePageBytes);
+      const int64_t begin = round_up(offset, kHugePageBytes);  // smaller pieces would split them
       const int64_t end = std::min(offset + length, use_.resident_bytes) / kHugePageBytes * kHugePageBytes;
       if (end > begin) ::madvise(base_ + begin, end - begin, MADV_DONTNEED);
       if (offset + length == num_bytes_) use_.resident_bytes = std::min(use_.resident_bytes, begin);

@@ -150,7 +150,9 @@ void GradientReducer::reduce_late() {
   if (group_.size() > 1) {
     at::Tensor agreed = at::zeros({static_cast<int64_t>(units_.size())}, at::kLong);
     std::copy(late.begin(), late.end(), agreed.data_ptr<int64_t>());
-    group_.all_reduce(agreed, comm::ReduceOp::kMax, {"late gradients", op_signature(OpKind::kControl, 0)}).wait();
+    comm::OpInfo info{"late gradients", op_signature(OpKind::kControl, 0)};
+    info.caller_waits = true;
+    group_.all_reduce(agreed, comm::ReduceOp::kMax, std::move(info)).wait();
     std::copy_n(agreed.data_ptr<int64_t>(), late.size(), late.begin());
   }
   allow_narrow(false);  // there may be several of one parameter

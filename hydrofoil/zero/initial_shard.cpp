@@ -12,7 +12,7 @@ InitialShard::InitialShard(const at::Tensor& parameter, std::string name, const 
     : name_(std::move(name)), group_(group) {
   const at::NoGradGuard no_grad;
   const auto stored = dtype && at::isFloatingType(parameter.scalar_type()) ? *dtype : parameter.scalar_type();
-  const Sharding sharding = Sharding::of_stage(3, group.rank(), group.size());
+  const Sharding sharding = Sharding::of_stage(3, group.rank(), group.size(), 1);
   arena_ = memory::Arena::create(parameter.device(), 0);
   flat_ = std::make_unique<FlatGroup>(name_, std::vector<ParameterSlot>{{0, name_, parameter}}, stored, false, sharding,
                                       group_, arena_);

@@ -30,8 +30,10 @@ struct Sharding {
   bool poison_released = false;  // debug: memory of gathered units and gradients is NaN after its release
   bool log_states = false;       // debug: log each transition of units and gradient buckets
 
-  // With one rank nothing is cut, whatever the stage. Throws InvalidArgument unless 0 <= stage <= 3.
-  [[nodiscard]] static Sharding of_stage(int stage, int shard_rank, int num_shards);
+  // With one rank nothing is cut, whatever the stage. Stage 1 cuts gradients too where each window has one backward
+  // (`accumulation_steps` 1): what stages 2 and 3 do to them costs nothing then, and less is kept. Throws
+  // InvalidArgument unless 0 <= stage <= 3.
+  [[nodiscard]] static Sharding of_stage(int stage, int shard_rank, int num_shards, int64_t accumulation_steps);
 };
 
 // How gradients of several ranks become one.

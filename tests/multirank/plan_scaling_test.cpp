@@ -37,8 +37,7 @@ std::vector<comm::FakeRecord> record_step(const Case& c) {
   const auto model = models::make_model(models::parse_model_config(kModel, "test"), at::kFloat);
   models::initialize_weights(*model, 1);
   zero::RuntimeOptions options;
-  options.sharding = zero::Sharding::of_stage(c.stage, 1, c.num_ranks);
-  options.sharding.gradients |= c.micro_steps == 1;  // as build_engine has it
+  options.sharding = zero::Sharding::of_stage(c.stage, 1, c.num_ranks, c.micro_steps);
   options.unit_min_bytes = 0;
   options.keep_gathered_bytes = c.keep_gathered_bytes;
   zero::Runtime runtime(model->tree().parameters, model->tree().modules, options, channels[0], channels[1]);

@@ -92,9 +92,8 @@ Settings settings_of(const Case& c) {
 
 zero::RuntimeOptions options_of(const Case& c, int rank) {
   zero::RuntimeOptions options;
-  options.sharding = zero::Sharding::of_stage(c.stage, rank, c.num_ranks);
+  options.sharding = zero::Sharding::of_stage(c.stage, rank, c.num_ranks, c.micro_steps);
   options.sharding.accumulation_dtype = c.accumulation_dtype;
-  options.sharding.gradients |= options.sharding.optimizer_states && c.micro_steps == 1;  // as build_engine has it
   options.sharding.narrow_buckets = c.micro_steps == 1 && c.accumulation_dtype == kFp32;
   options.sharding.optimizer_state_dtype = c.state_dtype;
   if (c.model_dtype != kFp32) options.sharding.model_dtype = c.model_dtype;

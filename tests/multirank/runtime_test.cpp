@@ -25,7 +25,7 @@ class Rank {
  public:
   Rank(int stage, int64_t unit_min_bytes, const std::vector<comm::Group>& channels) : num_ranks_(channels[0].size()) {
     RuntimeOptions options;
-    options.sharding = Sharding::of_stage(stage, channels[0].rank(), num_ranks_);
+    options.sharding = Sharding::of_stage(stage, channels[0].rank(), num_ranks_, 2);
     options.unit_min_bytes = unit_min_bytes;
     runtime_ = std::make_unique<Runtime>(model_.parameters, model_.modules, options, channels[0], channels[1]);
   }
@@ -221,7 +221,7 @@ TEST(Runtime, LeavesGraphsAndHooksHarmlessWhenItIsDestroyed) {
 
 TEST(Runtime, RejectsModelsThatItCannotHold) {
   const auto channels = comm::make_local_channels(1, 2, {.name = "test", .timeout = std::chrono::seconds(30)});
-  const RuntimeOptions options{.sharding = Sharding::of_stage(0, 0, 1), .reduction = {}, .unit_min_bytes = 0};
+  const RuntimeOptions options{.sharding = Sharding::of_stage(0, 0, 1, 1), .reduction = {}, .unit_min_bytes = 0};
   const std::vector<ModuleNode> modules = {{"", "Model", -1, false, false, {0}}};
   const auto build = [&](std::vector<RuntimeParameter> parameters, std::vector<ModuleNode> nodes) {
     Runtime runtime(std::move(parameters), std::move(nodes), options, channels[0][0], channels[0][1]);

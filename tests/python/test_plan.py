@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,19 @@ def test_estimators_print_as_deepspeed_does(capsys: pytest.CaptureFixture[str]) 
     assert "| offload_optimizer=none\n" in text
     assert "offload_param=none, offload_optimizer=none, zero_init=1\n" in text
     assert text.count("(offload is not supported yet)") == 1 + 1 + 4 + 4
+
+
+# -- against what a process has --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("cell", ["compute fp32 0 2", "compute fp32 3 2", "communication bf16 2 2"])
+def test_peak_of_a_process(cell: str) -> None:
+    """States are exact. The peak leaves out what no plan knows: code that is loaded late, graphs, heaps' odd ends."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "plan" / "accuracy.py"
+    result = subprocess.run([sys.executable, str(script), "--json", "--cells", cell], capture_output=True, text=True, timeout=300,
+                            env={**os.environ, "HYDROFOIL_PROGRAM": find_program(), "HYDROFOIL_PYTHON": sys.executable})
+    assert result.returncode == 0, result.stderr
+    planned, measured = (json.loads(result.stdout)[kind] for kind in ("planned", "measured"))
+    assert planned["states"] == measured["states"] and planned["slots"] == measured["slots"]
+    assert planned["peak"] == pytest.approx(measured["peak"], rel=0.08)
 
 
 # -- the command --------------------------------------------------------------------------------------------------------

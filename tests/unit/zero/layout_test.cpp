@@ -70,21 +70,22 @@ TEST(LayoutFlat, RejectsWhatDoesNotFitIn63Bits) {
 
 TEST(Sharding, OneRankCutsNothing) {
   for (int stage = 0; stage <= 3; ++stage) {
-    const Sharding alone = Sharding::of_stage(stage, 0, 1);
+    const Sharding alone = Sharding::of_stage(stage, 0, 1, 2);
     EXPECT_FALSE(alone.optimizer_states || alone.gradients || alone.parameters);
-    const Sharding shared = Sharding::of_stage(stage, 1, 3);
+    const Sharding shared = Sharding::of_stage(stage, 1, 3, 2);
     EXPECT_EQ(shared.optimizer_states, stage >= 1);
     EXPECT_EQ(shared.gradients, stage >= 2);
+    EXPECT_EQ(Sharding::of_stage(stage, 1, 3, 1).gradients, stage >= 1) << "one backward a window";
     EXPECT_EQ(shared.parameters, stage >= 3);
   }
 }
 
 TEST(Sharding, RejectsWrongStagesAndRanks) {
-  EXPECT_THROW((void)Sharding::of_stage(4, 0, 2), InvalidArgument);
-  EXPECT_THROW((void)Sharding::of_stage(-1, 0, 2), InvalidArgument);
-  EXPECT_THROW((void)Sharding::of_stage(1, 2, 2), InvalidArgument);
-  EXPECT_THROW((void)Sharding::of_stage(1, -1, 2), InvalidArgument);
-  EXPECT_THROW((void)Sharding::of_stage(1, 0, 0), InvalidArgument);
+  EXPECT_THROW((void)Sharding::of_stage(4, 0, 2, 2), InvalidArgument);
+  EXPECT_THROW((void)Sharding::of_stage(-1, 0, 2, 2), InvalidArgument);
+  EXPECT_THROW((void)Sharding::of_stage(1, 2, 2, 2), InvalidArgument);
+  EXPECT_THROW((void)Sharding::of_stage(1, -1, 2, 2), InvalidArgument);
+  EXPECT_THROW((void)Sharding::of_stage(1, 0, 0, 2), InvalidArgument);
 }
 
 TEST(PlanUnits, CountsBytesBeyond32Bits) {
