@@ -54,6 +54,15 @@ def seconds_of(call: Callable[[], Any], count: int = 25) -> float:
 def measure_roofs(tokens: int, width: int) -> dict[str, float]:
     """Of one rank while the others do the same. Products have the shapes of a block's: a roof of large squares is no roof of theirs."""
     roofs = {}
+    small = torch.zeros(8, requires_grad=True)
+
+    def calls() -> None:
+        y = small
+        for _ in range(100):
+            y = y + 1.0
+        y.sum().backward()
+
+    roofs["call_s"] = seconds_of(calls) / 200
     for name, dtype in (("fp32_flops", torch.float32), ("bf16_flops", torch.bfloat16)):
         x, weight = torch.randn(tokens, width).to(dtype), torch.randn(width * 8 // 3, width).to(dtype)
         gradient = torch.randn(tokens, width * 8 // 3).to(dtype)
@@ -65,17 +74,18 @@ def measure_roofs(tokens: int, width: int) -> dict[str, float]:
             gradient.t() @ x
 
         roofs[name] = flops / seconds_of(products)
+        other, scale = torch.randn_like(x), torch.ones(width, dtype=dtype)
+
+        def operators() -> None:
+            y = torch.nn.functional.rms_norm(x + other, (width,), scale)
+            torch.nn.functional.silu(y) * other
+
+        # As the plan counts: what each operator makes is written once and read once. On a CPU that is 24 bytes an element in
+        # either dtype, for rms_norm computes in fp32.
+        work = max(seconds_of(operators) - 10 * roofs["call_s"], 1e-9)
+        roofs[name.replace("flops", "operator_bytes_per_s")] = 2 * 24 * x.numel() / work
     large = torch.zeros(16 << 20)
     roofs["memory_bytes_per_s"] = 2 * large.nbytes / seconds_of(lambda: large.add_(1.0))
-    small = torch.zeros(8, requires_grad=True)
-
-    def calls() -> None:
-        y = small
-        for _ in range(100):
-            y = y + 1.0
-        y.sum().backward()
-
-    roofs["call_s"] = seconds_of(calls) / 200
     if dist.get_world_size() > 1:
         roofs |= measure_link()
     return roofs

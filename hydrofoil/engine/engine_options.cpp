@@ -203,6 +203,8 @@ void derive_own_options(EngineOptions& options, config::ResolvedTable& table) {
   constexpr const char* kKeep = "hydrofoil.keep_gathered_bytes";
   if (options.zero.stage < 3) {
     table.annotate(kKeep, "no effect below stage 3: nothing is gathered");
+  } else if (options.zero.divergent_units == zero::DivergentUnits::kJoin) {
+    table.annotate(kKeep, "no effect with divergent_units join: each rank gathers when it runs a unit");
   } else if (!options.hydrofoil.keep_gathered_bytes) {
     table.derive(
         kKeep, "auto",

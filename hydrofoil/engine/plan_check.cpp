@@ -68,8 +68,13 @@ void require_memory(const EngineOptions& options, const std::vector<zero::Runtim
   const plan::Plan plan = plan::make_plan(spec, question.settings);
   if (group.rank() == 0) log_plan(plan);
   if (!cpu_device) return;
-  question.memory_bytes = memory_of_rank(group.size());
-  const bool fits = plan.peak.bytes <= question.memory_bytes;
+  std::string no_limit;  // raised after the vote: the others must not wait for this rank
+  try {
+    question.memory_bytes = memory_of_rank(group.size());
+  } catch (const Error& error) {
+    no_limit = error.what();
+  }
+  const bool fits = no_limit.empty() && plan.peak.bytes <= question.memory_bytes;
   bool all_fit = fits;
   if (group.size() > 1) {
     at::Tensor misfits = at::zeros({1}, at::kLong);
@@ -77,10 +82,11 @@ void require_memory(const EngineOptions& options, const std::vector<zero::Runtim
     group.all_reduce(misfits, comm::ReduceOp::kMax, {"plan", 0}).wait();
     all_fit = misfits.data_ptr<int64_t>()[0] == 0;
   }
+  if (!no_limit.empty()) throw InvalidArgument(no_limit);
   HYDROFOIL_CHECK_ARG(fits, "initialize", plan::explain_misfit(question, plan), ". Another limit: ", kLimit,
                       "=SIZE, of a rank");
   HYDROFOIL_CHECK_ARG(all_fit, "initialize",
-                      "another rank has not the memory that it needs; its error has the numbers");
+                      "another rank has not the memory that it needs, or cannot tell; its error says more");
 }
 
 }  // namespace hydrofoil::engine

@@ -41,7 +41,8 @@ plan::Settings plan_settings(const EngineOptions& options, const ResolveContext&
   settings.accumulation_steps = options.gradient_accumulation_steps;
   settings.micro_batch_size = options.train_micro_batch_size_per_gpu;
   settings.unit_min_bytes = options.hydrofoil.unit_min_bytes;
-  settings.keep_gathered_bytes = options.hydrofoil.keep_gathered_bytes.value_or(0);
+  const bool joins = options.zero.divergent_units == zero::DivergentUnits::kJoin;
+  settings.keep_gathered_bytes = joins ? 0 : options.hydrofoil.keep_gathered_bytes.value_or(0);
   settings.overlap = options.hydrofoil.overlap;
   settings.passing_gradients = options.optimizer.native;
   settings.pools_keep_pages = context.cpu_device;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kCheckpointing =
     "activation checkpointing (in Python model.gradient_checkpointing_enable(); C++ programs have none yet)";
+constexpr const char* kLowStates = "bf16.bf16_optimizer_states true";
 constexpr int kMostRanks = 1 << 20;
 
 std::string describe(const Question& question, const Settings& settings, const BatchShape& batch) {
@@ -23,6 +24,10 @@ std::string describe(const Question& question, const Settings& settings, const B
                        settings.accumulation_steps));
   }
   if (batch.checkpointing && !question.batch.checkpointing) add(kCheckpointing);
+  if (settings.keep_gathered_bytes != question.settings.keep_gathered_bytes) {
+    add(detail::concat("hydrofoil.keep_gathered_bytes ", settings.keep_gathered_bytes));
+  }
+  if (settings.optimizer_state_dtype != question.settings.optimizer_state_dtype) add(kLowStates);
   return text;
 }
 
@@ -52,6 +57,8 @@ Fit leanest(const Question& question, const ModelSpec& spec, const BatchShape& b
   Settings settings = question.settings;
   settings.accumulation_steps *= question.batch.micro_batch_size / batch.micro_batch_size;
   settings.stage = 3;
+  settings.keep_gathered_bytes = 0;
+  if (settings.model_dtype == c10::ScalarType::BFloat16) settings.optimizer_state_dtype = c10::ScalarType::BFloat16;
   settings.world_size = world_size;
   settings.num_nodes = 1;
   const Plan plan = make_plan(spec, settings, question.roofs);
@@ -60,7 +67,9 @@ Fit leanest(const Question& question, const ModelSpec& spec, const BatchShape& b
 
 }  // namespace
 
-std::optional<Fit> find_fit(const Question& question) {
+namespace {
+
+std::optional<Fit> find_fit(const Question& question, c10::ScalarType state_dtype) {
   std::optional<Fit> best;
   for (const bool checkpointing : {false, true}) {
     if (checkpointing < question.batch.checkpointing || (checkpointing && !question.has_costs)) continue;
@@ -72,6 +81,8 @@ std::optional<Fit> find_fit(const Question& question) {
       for (int stage = question.settings.stage; stage <= 3; ++stage) {
         Settings settings = question.settings;
         settings.stage = stage;
+        settings.keep_gathered_bytes = 0;
+        settings.optimizer_state_dtype = state_dtype;
         settings.accumulation_steps *= question.batch.micro_batch_size / micro_batch;
         const auto fit = fit_of(question, spec, settings, batch);
         if (fit && (!best || fit->step_seconds < best->step_seconds)) best = fit;
@@ -82,12 +93,21 @@ std::optional<Fit> find_fit(const Question& question) {
   return best;
 }
 
+}  // namespace
+
+std::optional<Fit> find_fit(const Question& question) {
+  const auto fit = find_fit(question, question.settings.optimizer_state_dtype);
+  // States that round differently only where nothing else helps.
+  const bool may_round = question.settings.model_dtype == c10::ScalarType::BFloat16;
+  return fit || !may_round ? fit : find_fit(question, c10::ScalarType::BFloat16);
+}
+
 std::string explain_misfit(const Question& question, const Plan& plan) {
   const int64_t activations = plan.peak.activation_bytes + plan.peak.workspace_bytes;
   std::string text = detail::concat(
       "does not fit: a rank needs ", format_bytes(plan.peak.bytes), " (states ", format_bytes(plan.peak.state_bytes),
       ", gathered units and buckets ", format_bytes(plan.peak.slot_bytes),
-      activations > 0 ? ", activations " + format_bytes(activations) : std::string("; activations come on top"),
+      question.has_costs ? ", activations " + format_bytes(activations) : std::string("; activations come on top"),
       ") of ", format_bytes(question.memory_bytes), ", most in ", phase_name(plan.peak.phase), " at ", plan.peak.where);
   if (const auto fit = find_fit(question)) {
     return text + detail::concat("; cheapest setting that fits: ", fit->changes, ": ", format_bytes(fit->peak_bytes),

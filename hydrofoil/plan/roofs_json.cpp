@@ -13,10 +13,12 @@ namespace hydrofoil::plan {
 namespace {
 
 constexpr int kMaxDepth = 4;
-constexpr std::array<std::pair<const char*, double Roofs::*>, 8> kNumbers = {
+constexpr std::array<std::pair<const char*, double Roofs::*>, 10> kNumbers = {
     {{"fp32_flops", &Roofs::fp32_flops},
      {"bf16_flops", &Roofs::bf16_flops},
      {"memory_bytes_per_s", &Roofs::memory_bytes_per_s},
+     {"fp32_operator_bytes_per_s", &Roofs::fp32_operator_bytes_per_s},
+     {"bf16_operator_bytes_per_s", &Roofs::bf16_operator_bytes_per_s},
      {"call_s", &Roofs::call_s},
      {"host_latency_s", &Roofs::host_latency_s},
      {"host_bytes_per_s", &Roofs::host_bytes_per_s},

@@ -1,13 +1,16 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <map>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/zero/runtime.h"
 
-// What the runtime keeps of parameters while they are frozen.
+// Parameters that freeze and thaw: new layouts of their units, and what is kept of them meanwhile.
 namespace hydrofoil::zero {
 
 Range Runtime::aside_range(int64_t parameter) const {
@@ -86,6 +89,67 @@ void Runtime::count_missed_steps() {
       if (group->trainable()) continue;
       for (const auto& slot : group->slots()) ++missed_steps_[slot.index];
     }
+  }
+}
+
+void Runtime::regroup() {
+  require_optimizer_groups();
+  log_info("requires_grad of some parameters has changed: their units are laid out anew");
+  gatherer_->release_idle();
+  hooks_.clear();
+  for (size_t u = 0; u < units_.size(); ++u) {
+    const bool changed = std::any_of(units_[u]->parameters.begin(), units_[u]->parameters.end(), [&](int64_t p) {
+      return parameters_[p].parameter.requires_grad() != units_[u]->groups[places_[p].group]->trainable();
+    });
+    if (changed) regroup_unit(u);
+  }
+  install_hooks();
+  gatherer_->retain(retained_budget_);
+}
+
+void Runtime::regroup_unit(size_t u) {
+  const at::NoGradGuard no_grad;
+  Unit& unit = *units_[u];
+  std::map<int64_t, std::vector<at::Tensor>> kept;  // master and states of the parameters that were trainable
+  for (const int64_t p : unit.parameters) {
+    if (places_[p].bucket < 0) continue;
+    auto& tensors = kept[p];
+    tensors.push_back(assemble(p, [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); }));
+    for (size_t s = 0; s < unit.optimizer_states[places_[p].bucket].size(); ++s) {
+      tensors.push_back(assemble(p, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }));
+    }
+  }
+  gatherer_->hold(static_cast<int>(u));
+  const auto old_groups = std::move(unit.groups);
+  unit.groups.clear();
+  unit.buckets.clear();
+  unit.optimizer_states.clear();
+  build_unit(u);
+  for (const auto& group : old_groups) group->release();
+  gatherer_->forget(static_cast<int>(u));
+  allocate_optimizer_states(num_states_);
+  for (auto& [p, tensors] : kept) {
+    if (places_[p].bucket < 0) {
+      put_aside(p, std::move(tensors));
+    } else {
+      restore(p, tensors);
+    }
+  }
+  for (const int64_t p : unit.parameters) {
+    if (places_[p].bucket >= 0 && aside_.count(p) != 0) restore(p, take_back(p));
+  }
+}
+
+void Runtime::restore(int64_t parameter, const std::vector<at::Tensor>& tensors) {
+  const auto master = [](Unit& owner, size_t b) { return owner.buckets[b]->group().owned_master(); };
+  const Place& place = places_[parameter];
+  // A master that still rounds to the parameter's value is the better one; what was written meanwhile wins over it.
+  const at::Tensor value = assemble(parameter, master);
+  const auto dtype = units_[place.unit]->groups[place.group]->dtype();
+  scatter(parameter, master, at::where(tensors[0].to(dtype).to(at::kFloat).eq(value), tensors[0], value));
+  for (size_t s = 0; s + 1 < tensors.size(); ++s) {
+    scatter(
+        parameter, [s](Unit& owner, size_t b) { return owner.optimizer_states[b][s]; }, tensors[s + 1]);
   }
 }
 

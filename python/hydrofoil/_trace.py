@@ -6,9 +6,10 @@ import weakref
 from typing import Any, Callable, Optional
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from hydrofoil import _C
@@ -54,7 +55,7 @@ class _Storages(TorchDispatchMode):
 def trace_costs(model: torch.nn.Module, modules: list[torch.nn.Module], dtype: Optional[torch.dtype],
                 step: Callable[[torch.nn.Module], torch.Tensor]) -> list[_C.ModuleCost]:
     """A cost for each of `modules`. The forward's are those of the module itself, what its backward takes beyond what is
-    kept stands at the root. `model` is left as it is."""
+    kept stands at the root. `step` gets `model` itself, whose parameters and buffers are fake until its backward has ended."""
     costs = [_C.ModuleCost() for _ in modules]
     number = {id(module): index for index, module in enumerate(modules)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -76,26 +77,33 @@ def trace_costs(model: torch.nn.Module, modules: list[torch.nn.Module], dtype: O
             if tensor.requires_grad:
                 tensor.register_post_accumulate_grad_hook(_drop_gradient)
         kept: dict[int, int] = {}
+        in_forward = [True]  # what a checkpoint computes again in backward is not kept from the forward
         running = [0]
         handles = []
         for module in modules:
+            handles.append(module.register_forward_pre_hook(_fake_inputs, with_kwargs=True))
             handles.append(module.register_forward_pre_hook(lambda m, _: running.append(number[id(m)])))
             handles.append(module.register_forward_hook(lambda m, _, __: _pop(running), always_call=True))
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             key = tensor.untyped_storage()._cdata
-            if key not in kept and storages._known.get(key, 0) > 0:
+            if in_forward[0] and key not in kept and storages._known.get(key, 0) > 0:
                 kept[key] = storages._known[key]
                 costs[running[-1]].saved_bytes += kept[key]
             return tensor
 
         flops = FlopCounterMode(display=False)
         try:
-            with flops, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), storages:
-                loss = _call(model, state, step)
+            # Over the backward too: checkpoints run modules again in it.
+            with _reparametrize_module(model, state), flops, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), storages:
+                loss = _call(model, step)
+                in_forward[0] = False
                 forward_flops = flops.get_total_flops()
                 forward_traffic, forward_calls = storages.traffic, storages.calls
                 loss.backward()
+        except DataDependentOutputException as error:
+            raise ValueError(f"plan: step: {error} reads a value of a tensor (.item(), `if tensor:`, nonzero), but a plan computes no values: "
+                             "leave `step` out, or pass one without that") from error
         finally:
             for handle in handles:
                 handle.remove()
@@ -129,26 +137,20 @@ def _flop_shares(modules: list[torch.nn.Module]) -> list[float]:
     return [size / total for size in sizes] if total > 0 else [1.0] + [0.0] * (len(modules) - 1)
 
 
-class _Functional:
-    """The model with the fake parameters, as `step` calls it."""
-
-    def __init__(self, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-        self._model, self._state = model, state
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = tree_map_only(torch.Tensor, _fake_input, (args, kwargs))
-        return torch.func.functional_call(self._model, self._state, args, kwargs, tie_weights=False)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
 def _fake_input(tensor: torch.Tensor) -> torch.Tensor:
+    if isinstance(tensor, FakeTensor):
+        return tensor
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu" if tensor.is_meta else tensor.device)
 
 
-def _call(model: torch.nn.Module, state: dict[str, torch.Tensor], step: Callable[[Any], torch.Tensor]) -> torch.Tensor:
-    loss = step(_Functional(model, state))
+def _fake_inputs(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Optional[tuple[tuple[Any, ...], dict[str, Any]]]:
+    if all(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)):
+        return None
+    return tree_map_only(torch.Tensor, _fake_input, (args, kwargs))
+
+
+def _call(model: torch.nn.Module, step: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+    loss = step(model)
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
         raise ValueError(f"plan: step: got {got}, expected it to return the loss, a scalar that needs gradients")

@@ -58,6 +58,8 @@ void bind_plan(py::module_& module) {
       .def_readwrite("fp32_flops", &plan::Roofs::fp32_flops)
       .def_readwrite("bf16_flops", &plan::Roofs::bf16_flops)
       .def_readwrite("memory_bytes_per_s", &plan::Roofs::memory_bytes_per_s)
+      .def_readwrite("fp32_operator_bytes_per_s", &plan::Roofs::fp32_operator_bytes_per_s)
+      .def_readwrite("bf16_operator_bytes_per_s", &plan::Roofs::bf16_operator_bytes_per_s)
       .def_readwrite("call_s", &plan::Roofs::call_s)
       .def_readwrite("host_latency_s", &plan::Roofs::host_latency_s)
       .def_readwrite("host_bytes_per_s", &plan::Roofs::host_bytes_per_s)

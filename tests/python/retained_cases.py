@@ -111,3 +111,15 @@ def requires_grad_changes() -> list[int]:
             loop.step()
             assert loop.engine.core.memory_report().slot_bytes == 0
     return kept
+
+
+def a_wrong_limit_on_one_rank() -> str:
+    """The others must not wait for it until the deadline."""
+    if torch.distributed.get_rank() == 1:
+        os.environ["HYDROFOIL_MEMORY_LIMIT"] = "24 parsecs"
+    try:
+        with pytest.raises(ValueError) as caught:
+            hydrofoil.initialize(model=Network(), config=_settings(None, 1))
+        return str(caught.value)
+    finally:
+        os.environ.pop("HYDROFOIL_MEMORY_LIMIT", None)

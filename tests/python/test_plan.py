@@ -187,6 +187,41 @@ def test_peak_of_a_process(cell: str) -> None:
     assert planned["peak"] == pytest.approx(measured["peak"], rel=0.08)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_step_with_checkpoints_leaves_the_model_alone(reentrant: bool, bf16: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(64, 256)
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 256)) for _ in range(6))
+            self.checkpoints = False
+
+        def training_loss(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            for block in self.blocks:
+                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=reentrant) if self.checkpoints else block(x)
+            return x.float().pow(2).mean()
+
+    model = Checkpointed()
+    before = {name: (p, p.clone()) for name, p in model.named_parameters()}
+    x = torch.randn(512, 64, dtype=torch.bfloat16 if bf16 else torch.float32)
+    settings = config(3, bf16={"enabled": bf16})
+    peaks = []
+    for model.checkpoints in (False, True):
+        plan = hydrofoil.plan(model, settings, world_size=2, step=lambda m: m.training_loss(x))
+        peaks.append(plan.peak_bytes - plan.state_bytes)
+    assert peaks[1] < 0.95 * peaks[0], peaks
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name][0] and torch.equal(parameter, before[name][1]) and parameter.grad is None
+
+
+def test_a_step_that_reads_values_is_named() -> None:
+    model = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="reads a value of a tensor"):
+        hydrofoil.plan(model, config(0), step=lambda m: m(torch.ones(2, 4)).sum() * m(torch.ones(2, 4)).sum().item())
+
+
 # -- the command --------------------------------------------------------------------------------------------------------
 def run(tmp_path: Path, *arguments: str, stage: int = 3) -> subprocess.CompletedProcess[str]:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))

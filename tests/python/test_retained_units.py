@@ -37,3 +37,9 @@ def test_a_write_into_what_stays_is_an_error() -> None:
 def test_units_stay_after_a_new_layout() -> None:
     for kept in world(2).run(f"{MODULE}:requires_grad_changes"):
         assert all(bytes_kept >= BYTES for bytes_kept in kept), kept
+
+
+def test_a_wrong_limit_on_one_rank_is_everyones_error() -> None:
+    other, wrong = world(2).run(f"{MODULE}:a_wrong_limit_on_one_rank")
+    assert "24 parsecs" in wrong and "HYDROFOIL_MEMORY_LIMIT" in wrong, wrong
+    assert "another rank" in other, other

@@ -174,11 +174,11 @@ void StepSimulator::backward(int index) {
   const int64_t workspace = scope.cost.backward_workspace_bytes + scope.cost.left_by_backward_bytes;
   workspace_ += workspace;
   mark(-1);
-  double traffic = scope.cost.backward_traffic_bytes;
+  double moved = 0;  // into the bucket
   for (const auto& [u, count] : scope.gradients) {
-    traffic += static_cast<double>(units_[u].accumulate_bytes * count / units_[u].num_trainable);
+    moved += static_cast<double>(units_[u].accumulate_bytes * count / units_[u].num_trainable);
   }
-  compute(scope, scope.cost.backward_flops, traffic, scope.cost.backward_calls);
+  compute(scope, scope.cost.backward_flops, scope.cost.backward_traffic_bytes, scope.cost.backward_calls, moved);
   workspace_ -= workspace;
   activations_ += scope.cost.left_by_backward_bytes - scope.cost.saved_bytes;
   left_by_backward_ += scope.cost.left_by_backward_bytes;
@@ -361,10 +361,13 @@ void StepSimulator::update() {
   mark(-1);
 }
 
-void StepSimulator::compute(const Scope& scope, double flops, double traffic_bytes, double num_calls) {
+void StepSimulator::compute(const Scope& scope, double flops, double traffic_bytes, double num_calls,
+                            double moved_bytes) {
   const bool is_16_bit = settings_.model_dtype && *settings_.model_dtype != c10::ScalarType::Float;
+  const double operators = is_16_bit ? roofs_.bf16_operator_bytes_per_s : roofs_.fp32_operator_bytes_per_s;
   const double seconds = flops / (is_16_bit ? roofs_.bf16_flops : roofs_.fp32_flops) +
-                         traffic_bytes / roofs_.memory_bytes_per_s + num_calls * roofs_.call_s;
+                         traffic_bytes / (operators > 0 ? operators : roofs_.memory_bytes_per_s) +
+                         moved_bytes / roofs_.memory_bytes_per_s + num_calls * roofs_.call_s;
   if (seconds <= 0) return;
   timeline_.events.push_back({.activity = Activity::kCompute,
                               .lane = Lane::kCompute,

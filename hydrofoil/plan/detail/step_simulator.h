@@ -82,7 +82,8 @@ class StepSimulator {
   void end_round();
   void drop_gradients();
 
-  void compute(const Scope& scope, double flops, double traffic_bytes, double num_calls);
+  // `moved_bytes`: that a plain copy or sum reads and writes beside the operators.
+  void compute(const Scope& scope, double flops, double traffic_bytes, double num_calls, double moved_bytes = 0);
   double communicate(Activity activity, Lane lane, int u, Collective kind, int num_collectives, int64_t bytes);
   void mark(int u);
 

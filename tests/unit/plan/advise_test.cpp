@@ -59,6 +59,29 @@ TEST(Advise, KeepsTheGlobalBatch) {
   EXPECT_TRUE(fit->batch.micro_batch_size < 16 || fit->batch.checkpointing);
 }
 
+TEST(Advise, GivesUpWhatStaysGatheredAndStatesOfFp32Last) {
+  Question asked = question(3, 2, 1, 64 * kGiB);
+  asked.settings.keep_gathered_bytes = int64_t{1} << 40;
+  const auto peak = [&](int64_t keep, c10::ScalarType dtype) {
+    Settings settings = asked.settings;
+    settings.keep_gathered_bytes = keep;
+    settings.optimizer_state_dtype = dtype;
+    BatchShape batch = asked.batch;
+    batch.checkpointing = true;
+    return make_plan(asked.spec(batch), settings).peak.bytes;
+  };
+  asked.batch.checkpointing = true;
+  asked.memory_bytes = peak(0, c10::ScalarType::Float);
+  ASSERT_LT(asked.memory_bytes, peak(int64_t{1} << 40, c10::ScalarType::Float));
+  ASSERT_TRUE(find_fit(asked));
+  EXPECT_EQ(find_fit(asked)->changes, "hydrofoil.keep_gathered_bytes 0");
+  asked.settings.model_dtype = c10::ScalarType::BFloat16;
+  asked.memory_bytes = peak(0, c10::ScalarType::Float) - 1;
+  const auto fit = find_fit(asked);
+  ASSERT_TRUE(fit);
+  EXPECT_NE(fit->changes.find("bf16.bf16_optimizer_states true"), std::string::npos) << fit->changes;
+}
+
 TEST(Advise, NamesRanksAndOffloadWhereNothingFits) {
   const std::string text = explain(question(0, 1, 1, 1 * kGiB));
   EXPECT_NE(text.find("nothing that the engine has fits at world size 1"), std::string::npos) << text;
