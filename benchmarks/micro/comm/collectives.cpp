@@ -3,8 +3,9 @@
 //   mpirun -np 2 bench_collectives --json FILE                          with MPI
 //   hydrofoil run --no-python --nproc 2 bench_collectives --json FILE   without
 // All ranks must make the same calls, so the counts are fixed and this is no Google Benchmark. A time is the slower
-// rank's; medians over the rounds. Sizes are in bytes of the whole tensor. "hand over" is what the caches allow: each rank
-// writes a tensor that its peer has read, and reads the peer's; an all_reduce of two ranks moves as much between them.
+// rank's; medians over the rounds. Sizes are in bytes of the whole tensor. "hand over" is what the caches allow: each
+// rank writes a tensor that its peer has read, and reads the peer's; an all_reduce of two ranks moves as much between
+// them.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
