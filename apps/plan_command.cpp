@@ -160,11 +160,9 @@ int plan_command(const PlanArguments& arguments, std::ostream& out, std::ostream
     return spec;
   };
   const plan::ModelSpec spec = question.spec(question.batch);
-  plan::Plan plan = plan::make_plan(spec, question.settings, question.roofs);
-  if (arguments.memory_bytes && !options.hydrofoil.keep_gathered_bytes) {  // as the running engine chooses it
-    question.settings.keep_gathered_bytes = zero::budget_to_keep(*arguments.memory_bytes - plan.peak.bytes);
-    plan = plan::make_plan(spec, question.settings, question.roofs);
-  }
+  const plan::Plan plan = arguments.memory_bytes && !options.hydrofoil.keep_gathered_bytes
+                              ? plan::make_plan_within(spec, question.settings, question.roofs, *arguments.memory_bytes)
+                              : plan::make_plan(spec, question.settings, question.roofs);
   std::optional<plan::Scaling> scaling;
   if (arguments.scaling) {
     scaling = plan::plan_scaling(spec, question.settings, question.roofs, arguments.max_ranks,

@@ -5,6 +5,7 @@
 
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/plan/byte_size.h"
+#include "hydrofoil/zero/unit_planner.h"
 
 namespace hydrofoil::plan {
 namespace {
@@ -94,6 +95,12 @@ std::optional<Fit> find_fit(const Question& question, c10::ScalarType state_dtyp
 }
 
 }  // namespace
+
+Plan make_plan_within(const ModelSpec& spec, Settings& settings, const Roofs& roofs, int64_t memory_bytes) {
+  const Plan plan = make_plan(spec, settings, roofs);
+  settings.keep_gathered_bytes = zero::budget_to_keep(memory_bytes - plan.peak.bytes);
+  return make_plan(spec, settings, roofs);
+}
 
 std::optional<Fit> find_fit(const Question& question) {
   const auto fit = find_fit(question, question.settings.optimizer_state_dtype);

@@ -29,6 +29,11 @@ struct Fit {
   std::string changes;  // "zero_optimization.stage 3, micro batch 2 (gradient_accumulation_steps 8)"
 };
 
+// The plan of a job in that memory: where the config leaves it open, half of what the plan leaves free is for units
+// that stay gathered, as the running engine chooses it. Writes the choice into `settings`.
+[[nodiscard]] Plan make_plan_within(const ModelSpec& spec, Settings& settings, const Roofs& roofs,
+                                    int64_t memory_bytes);
+
 // The fastest settings by the plan that train the same global batch in the memory, among: a higher stage, activation
 // checkpointing, a smaller micro batch with more accumulation. nullopt where none fits.
 [[nodiscard]] std::optional<Fit> find_fit(const Question& question);

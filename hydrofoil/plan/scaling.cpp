@@ -19,7 +19,7 @@ const char* algorithm_name(CollectiveAlgorithm algorithm) {
   return algorithm == CollectiveAlgorithm::kRing ? "ring" : "recursive";
 }
 
-// Micro steps that the timeline leaves out repeat what the first one does.
+// Micro steps that the timeline leaves out repeat what one of the listed does.
 double repeats(const Plan& plan, int64_t micro_step, Phase phase) {
   return micro_step == plan.timeline.repeated_micro_step && phase != Phase::kStep
              ? 1.0 + static_cast<double>(plan.timeline.left_out_micro_steps)

@@ -26,7 +26,6 @@ GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm
 }
 
 void GradientReducer::configure_rounds(bool reduce, double scale, int64_t micro_step) {
-  reduce_rounds_ = reduce || sharded_;
   window_ends_ = reduce;
   scale_ = scale;
   micro_step_ = micro_step;
@@ -64,7 +63,7 @@ void GradientReducer::on_gradient(size_t u, size_t b, size_t i, const at::Tensor
   }
   take(u, b, i, gradient);
   if (++round.num_gradients == round.expected) completed_.push_back(static_cast<int64_t>(u));
-  if (reduce_rounds_ && !deferred_ && round.num_gradients >= round.expected) launch_ready();
+  if (reduces_rounds() && !deferred_ && round.num_gradients >= round.expected) launch_ready();
 }
 
 void GradientReducer::allow_narrow(bool narrow) {
@@ -126,7 +125,7 @@ void GradientReducer::finish_all() {
 void GradientReducer::end_round() {
   if (!round_open_) return;
   window_has_rounds_ = true;
-  const bool reduce = reduce_rounds_ && !deferred_;
+  const bool reduce = reduces_rounds() && !deferred_;
   window_reduced_ = reduce;
   if (reduce) {
     diverged_ = false;  // every rank gets here: the waits from now on end

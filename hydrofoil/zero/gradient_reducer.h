@@ -43,9 +43,9 @@ class GradientReducer {
   // Called when a backward has failed: what the window holds is dropped. Returns whether it held something.
   bool abort_round();
   [[nodiscard]] bool round_open() const { return round_open_; }
-  // Whether a backward has run since the last step.
   // Whether the round that runs, or comes next, is the last before a step.
   [[nodiscard]] bool window_ends() const { return window_ends_; }
+  // Whether a backward has run since the last step.
   [[nodiscard]] bool window_open() const { return window_has_rounds_ || round_open_; }
 
   // Whether the following rounds reduce (always, if gradients are sharded), and the factor of each gradient.
@@ -62,6 +62,7 @@ class GradientReducer {
   [[nodiscard]] const std::vector<int64_t>& order() const { return order_; }
 
  private:
+  [[nodiscard]] bool reduces_rounds() const { return window_ends_ || sharded_; }
   struct UnitRound {
     int64_t num_gradients = 0;
     int64_t expected = 0;
@@ -104,7 +105,6 @@ class GradientReducer {
   bool window_has_unscaled_rounds_ = false;
   bool order_agreed_ = false;
   bool round_open_ = false;
-  bool reduce_rounds_ = true;
   bool window_ends_ = true;
   bool window_has_rounds_ = false;
   bool window_reduced_ = false;

@@ -100,11 +100,9 @@ void bind_plan(py::module_& module) {
         const bool shm = backend == engine::CommBackend::kAuto || backend == engine::CommBackend::kShm;
         if (cpu_device && num_nodes == 1 && shm) engine::assume_one_host(options, settings);
         settings.training = training;
-        Plan made = plan::make_plan(spec, settings, roofs);
-        if (memory_bytes && !options.hydrofoil.keep_gathered_bytes) {  // as the running engine chooses it
-          settings.keep_gathered_bytes = zero::budget_to_keep(*memory_bytes - made.peak.bytes);
-          made = plan::make_plan(spec, settings, roofs);
-        }
+        Plan made = memory_bytes && !options.hydrofoil.keep_gathered_bytes
+                        ? plan::make_plan_within(spec, settings, roofs, *memory_bytes)
+                        : plan::make_plan(spec, settings, roofs);
         std::optional<std::string> why_not;
         if (memory_bytes) why_not = misfit(spec, made, roofs, *memory_bytes);
         return std::make_pair(std::move(made), std::move(why_not));

@@ -25,11 +25,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::connect_threads;
 using testing::error_of;
+using testing::expect_contains;
 using testing::run_ranks;
-
-void expect_contains(const std::string& text, const std::vector<std::string>& parts) {
-  for (const auto& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << "\nin: " << text;
-}
 
 // Operations that end when the test says so.
 class Gate : public Backend {

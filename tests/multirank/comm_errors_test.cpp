@@ -20,11 +20,8 @@ using std::chrono::seconds;
 using std::chrono::steady_clock;
 using testing::connect_threads;
 using testing::error_of;
+using testing::expect_contains;
 using testing::run_ranks;
-
-void expect_contains(const std::string& text, const std::vector<std::string>& parts) {
-  for (const auto& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << "\nin: " << text;
-}
 
 class CommErrors : public ::testing::TestWithParam<std::string> {};
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <atomic>
 #include <string>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
@@ -12,6 +14,10 @@
 #include "tests/support/store_backend.h"
 
 namespace hydrofoil::testing {
+
+inline void expect_contains(const std::string& text, const std::vector<std::string>& parts) {
+  for (const auto& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << "\nin: " << text;
+}
 
 // Groups [rank][channel] of a backend whose ranks can be threads: local, shm, c10d.
 inline std::vector<std::vector<comm::Group>> connect_threads(const std::string& backend, int size, int num_channels,
