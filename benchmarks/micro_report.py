@@ -80,7 +80,8 @@ def programs_section(micro: dict[str, Any]) -> list[str]:
         lines.append(f"- Engine against a bare PyTorch loop, world 1, {row['threads']} thread(s), compute-bound, {row['dtype']}: step {100 * (row['ratio'] - 1):+.1f} %, forward and backward "
                      f"alone {100 * (row['passes_ratio'] - 1):+.1f} % ({row['bare_s'] * 1e3:.0f} ms a bare step).")
     for row in micro.get("small_modules", []):
-        lines.append(f"- 1,000 linears of 32 x 32 in C++ against Python, {row['ranks']} rank(s), stage {row['stage']}: {row['cpp_s'] * 1e3:.1f} and {row['python_s'] * 1e3:.1f} ms a step, "
+        what = "forward and backward without an engine" if row["stage"] == "bare" else f"stage {row['stage']}"
+        lines.append(f"- 1,000 linears of 32 x 32 in C++ against Python, {row['ranks']} rank(s), {what}: {row['cpp_s'] * 1e3:.1f} and {row['python_s'] * 1e3:.1f} ms a step, "
                      f"{row['ratio']:.2f}x.")
     return lines
 
@@ -97,13 +98,14 @@ def merged(collectives: dict[str, Rows]) -> Rows:
 def collectives_section(collectives: dict[str, Rows]) -> list[str]:
     rows = []
     for row in merged(collectives):
-        times = [f"{row[f'{name}_s'] * 1e6:.0f}" if f"{name}_s" in row else "" for name in ("arena", "copied", "hydrofoil_shm", "gloo", "mpi", "hand_over")]
+        times = [f"{row[f'{name}_s'] * 1e6:.0f}" if f"{name}_s" in row else "" for name in ("arena", "copied", "hydrofoil_shm", "gloo", "mpi", "hand_over", "sum")]
         ratios = [f"{row[f'{peer}_s'] / row['arena_s']:.1f}" if "arena_s" in row and f"{peer}_s" in row else "" for peer in ("gloo", "mpi")]
         rows.append([row["collective"], row["dtype"], str(row["bytes"] // 1024), *times, *ratios, percent(row["arena_roof_share"]) if "arena_roof_share" in row else ""])
     return ["### Collectives", "", "Two processes of one host, microseconds. `Group` on tensors that the peers read in place, on the processes' own, and MPI (fp32): `bench_collectives`; "
             "`hydrofoil_shm` and Gloo under torch.distributed: `collectives.py`. The roof is memcpy of the same size by both ranks at a time, each in memory of its own; "
-            "hand over is what the caches allow where memory changes hands: each rank writes so many bytes that its peer has read, and reads the peer's, as an all_reduce of two ranks does.", "",
-            *table(["", "dtype", "KiB", "in place", "copied", "hydrofoil_shm", "Gloo", "MPI", "hand over", "Gloo / in place", "MPI / in place", "of memcpy"], rows), "",
+            "hand over is what the caches allow where memory changes hands: each rank writes so many bytes that its peer has read, and reads the peer's, as an all_reduce of two ranks does. "
+            "Sum is the arithmetic alone: a rank's part, from memory of its own; below it no reduction can come.", "",
+            *table(["", "dtype", "KiB", "in place", "copied", "hydrofoil_shm", "Gloo", "MPI", "hand over", "sum", "Gloo / in place", "MPI / in place", "of memcpy"], rows), "",
             "![collectives](images/collectives.svg)"]
 
 

@@ -89,6 +89,20 @@ class PlainStep:
         return total / self.accumulation
 
 
+class BareStep:
+    """Forward and backward of plain PyTorch only: what no engine can save."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def step(self, shape, batches) -> float:
+        for inputs, targets in batches:
+            loss = shape.loss(self.model, inputs, targets)
+            loss.backward()
+            self.model.zero_grad()
+        return loss.item()
+
+
 class EngineStep:
     """Hydrofoil and DeepSpeed: the same three calls."""
 
@@ -127,6 +141,8 @@ def build(arguments: argparse.Namespace, shape):
         engine, *_ = package.initialize(model=model, model_parameters=model.parameters(), config=config)
         return EngineStep(engine)
     dist.init_process_group("gloo")
+    if arguments.engine == "bare":
+        return BareStep(model.to(low))
     if arguments.engine == "ddp":
         ddp = torch.nn.parallel.DistributedDataParallel(model.to(low))
         return PlainStep(ddp, shape.lr, arguments.accumulation, lambda m, last: setattr(m, "require_backward_grad_sync", last))
@@ -143,7 +159,7 @@ def build(arguments: argparse.Namespace, shape):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=["hydrofoil", "deepspeed", "fsdp2", "ddp"], required=True)
+    parser.add_argument("--engine", choices=["hydrofoil", "deepspeed", "fsdp2", "ddp", "bare"], required=True)
     parser.add_argument("--shape", choices=list(SHAPES), required=True)
     parser.add_argument("--stage", type=int, default=0)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="bf16")

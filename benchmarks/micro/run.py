@@ -84,12 +84,12 @@ class Runner:
         return self.json_of("engine_overhead", [PYTHON, HERE / "engine_overhead.py"])
 
     def small_modules(self) -> list[dict[str, Any]]:
-        return [self.small_modules_of(num_ranks, stage) for num_ranks, stage in ((1, 0), (2, 3))]
+        return [self.small_modules_of(num_ranks, stage) for num_ranks, stage in ((1, "bare"), (1, 0), (2, 3))]
 
-    def small_modules_of(self, num_ranks: int, stage: int) -> dict[str, Any]:
+    def small_modules_of(self, num_ranks: int, stage: int | str) -> dict[str, Any]:
         commands = {"C++": [str(self.programs / "bench_small_modules"), str(stage)],
-                    "Python": [str(PYTHON), str(ROOT / "benchmarks/e2e/worker.py"), "--engine", "hydrofoil", "--shape", "small", "--dtype", "fp32",
-                               "--stage", str(stage)]}
+                    "Python": [str(PYTHON), str(ROOT / "benchmarks/e2e/worker.py"), "--shape", "small", "--dtype", "fp32",
+                               *(["--engine", "bare"] if stage == "bare" else ["--engine", "hydrofoil", "--stage", str(stage)])]}
         times: dict[str, list[float]] = {name: [] for name in commands}
         losses: dict[str, list[float]] = {name: [] for name in commands}
         programs: list[Ranks] = []

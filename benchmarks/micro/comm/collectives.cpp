@@ -22,6 +22,7 @@
 #include "benchmarks/micro/comm/mpi_peer.h"
 #include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/comm/detail/reduce.h"
 #include "hydrofoil/comm/job.h"
 #include "hydrofoil/comm/shared_slices.h"
 #include "hydrofoil/memory/allocation.h"
@@ -89,6 +90,17 @@ class Ranks {
          }},
         {"memcpy", [&] { std::memcpy(copied.data_ptr(), other.data_ptr(), size_bytes); }},
     };
+    const void* const parts[] = {other.data_ptr(), copied.data_ptr()};
+    if (group.size() == 2 && (collective == "all_reduce" || collective == "reduce_scatter")) {
+      competitors["sum"] = [&] {
+        comm::detail::reduce_buffers(
+            {.type = dtype == at::kFloat ? comm::detail::ElementType::kFloat32 : comm::detail::ElementType::kBFloat16,
+             .sources = parts,
+             .num_sources = 2,
+             .out = copied.data_ptr(),
+             .numel = numel / 2});
+      };
+    }
     if (has_mpi_ && dtype == at::kFloat) {  // MPI knows no bf16
       auto* buffer = other.data_ptr<float>();
       competitors["mpi"] = [=, part = copied.data_ptr<float>()] { mpi_collective(collective, buffer, part, numel); };
@@ -141,7 +153,7 @@ class Ranks {
 void print(const nlohmann::json& row) {
   std::cout << row["collective"].get<std::string>() << ' ' << row["dtype"].get<std::string>() << ' '
             << row["bytes"].get<int64_t>() / 1024 << " KiB:";
-  for (const char* name : {"arena", "copied", "mpi", "hand_over", "memcpy"}) {
+  for (const char* name : {"arena", "copied", "mpi", "hand_over", "sum", "memcpy"}) {
     const std::string key = std::string(name) + "_s";
     if (row.contains(key)) std::cout << "  " << name << ' ' << 1e6 * row[key].get<double>() << " us";
   }

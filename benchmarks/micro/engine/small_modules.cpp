@@ -1,5 +1,6 @@
 // The shape `small` of benchmarks/e2e/shapes.py in C++: one rank, which takes its turns as benchmarks/e2e/worker.py
-// does, from the same seeds. `bench_small_modules STAGE`, started by benchmarks/micro/run.py.
+// does, from the same seeds. `bench_small_modules STAGE`, started by benchmarks/micro/run.py. With "bare" for a stage
+// it runs forward and backward of libtorch only, without an engine: the least that any C++ program takes.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
@@ -7,6 +8,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -42,6 +44,30 @@ std::string config_of(const std::string& stage) {
          stage + "}}";
 }
 
+using TrainStep = std::function<at::Tensor(const at::Tensor& inputs, const at::Tensor& targets)>;
+
+TrainStep bare_step(SmallModules model) {
+  return [model](const at::Tensor& inputs, const at::Tensor& targets) mutable {
+    at::Tensor x = inputs;
+    for (int64_t i = 0; i < kNumLayers; ++i) x = x + 0.1 * torch::tanh(model->layers->at<nn::LinearImpl>(i).forward(x));
+    const at::Tensor loss = torch::mse_loss(x, targets);
+    loss.backward();
+    model->zero_grad();
+    return loss;
+  };
+}
+
+TrainStep engine_step(SmallModules model, const std::string& stage, hydrofoil::comm::Job& job) {
+  const auto engine = std::make_shared<decltype(hydrofoil::engine::initialize(model, config_of(stage), job))>(
+      hydrofoil::engine::initialize(model, config_of(stage), job));
+  return [engine](const at::Tensor& inputs, const at::Tensor& targets) {
+    const at::Tensor loss = torch::mse_loss((*engine)(inputs), targets);
+    (*engine)->backward(loss);
+    (*engine)->step();
+    return loss;
+  };
+}
+
 double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 std::string pipe_of(const char* variable) {
@@ -54,14 +80,15 @@ std::string pipe_of(const char* variable) {
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::cerr << "usage: " << argv[0] << " STAGE\n";
+    std::cerr << "usage: " << argv[0] << " STAGE|bare\n";
     return 2;
   }
   at::set_num_threads(1);
   hydrofoil::comm::Job job;
   torch::manual_seed(0);
   SmallModules model;
-  auto engine = hydrofoil::engine::initialize(model, config_of(argv[1]), job);
+  const std::string stage = argv[1];
+  const TrainStep train_step = stage == "bare" ? bare_step(model) : engine_step(model, stage, job);
   auto generator = at::make_generator<at::CPUGeneratorImpl>(1 + job.rank());
   std::ofstream answers(pipe_of("BENCH_ANSWERS"));
   std::ifstream turns(pipe_of("BENCH_TURNS"));
@@ -74,9 +101,7 @@ int main(int argc, char** argv) {
       const at::Tensor inputs = torch::randn({kRows, kWidth}, generator);
       const at::Tensor targets = torch::randn({kRows, kWidth}, generator);
       const double start = hydrofoil::monotonic_seconds();
-      const at::Tensor loss = torch::mse_loss(engine(inputs), targets);
-      engine->backward(loss);
-      engine->step();
+      const at::Tensor loss = train_step(inputs, targets);
       answer["losses"].push_back(loss.item<double>());
       answer["times"].push_back(hydrofoil::monotonic_seconds() - start);
     }
