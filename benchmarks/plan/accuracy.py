@@ -74,6 +74,7 @@ def measure_roofs(tokens: int, width: int) -> dict[str, float]:
             gradient.t() @ x
 
         roofs[name] = flops / seconds_of(products)
+        roofs[name.replace("flops", "attention_flops")] = attention_roof(tokens, width, dtype)
         other, scale = torch.randn_like(x), torch.ones(width, dtype=dtype)
 
         def operators() -> None:
@@ -89,6 +90,18 @@ def measure_roofs(tokens: int, width: int) -> dict[str, float]:
     if dist.get_world_size() > 1:
         roofs |= measure_link()
     return roofs
+
+
+def attention_roof(tokens: int, width: int, dtype: torch.dtype) -> float:
+    """Causal heads of about 48, forward and backward: 2 products and 5, half of each left out."""
+    length, head = min(tokens, 256), width // (width // 48)
+    query, key, value = (torch.randn(tokens // length, width // head, length, head, dtype=dtype, requires_grad=True) for _ in range(3))
+
+    def attend() -> None:
+        output = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        torch.autograd.grad(output, (query, key, value), output)
+
+    return 7 * tokens * length * width / seconds_of(attend)
 
 
 def measure_link() -> dict[str, float]:

@@ -8,6 +8,14 @@
 
 namespace hydrofoil::plan {
 
+ComputeWork& ComputeWork::operator+=(const ComputeWork& other) {
+  product_flops += other.product_flops;
+  attention_flops += other.attention_flops;
+  traffic_bytes += other.traffic_bytes;
+  num_calls += other.num_calls;
+  return *this;
+}
+
 int64_t ModelSpec::num_parameters() const {
   int64_t total = 0;
   for (const auto& parameter : parameters) total += parameter.numel;

@@ -18,18 +18,24 @@ struct ParameterSpec {
   bool trainable = true;
 };
 
+// What a rank computes.
+struct ComputeWork {
+  double product_flops = 0.0;    // of matrix products
+  double attention_flops = 0.0;  // of fused attention, a causal half once
+  double traffic_bytes = 0.0;    // read and written by what is neither
+  double num_calls = 0.0;        // operators
+
+  ComputeWork& operator+=(const ComputeWork& other);
+};
+
 // What one call of a module itself costs (its children apart), for one micro batch of one rank.
 struct ModuleCost {
   int64_t saved_bytes = 0;               // kept from its forward to the end of its backward
   int64_t forward_workspace_bytes = 0;   // beside them, at the worst moment of its forward
   int64_t backward_workspace_bytes = 0;  // the same of its backward: gradients of activations and weights
   int64_t left_by_backward_bytes = 0;    // from its backward to the end of the whole backward
-  double forward_flops = 0.0;            // of matrix products
-  double backward_flops = 0.0;
-  double forward_traffic_bytes = 0.0;  // read and written by what is no matrix product
-  double backward_traffic_bytes = 0.0;
-  double forward_calls = 0.0;  // operators
-  double backward_calls = 0.0;
+  ComputeWork forward;
+  ComputeWork backward;
 };
 
 // A model as the planner sees it: shapes, no tensors.

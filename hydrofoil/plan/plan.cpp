@@ -58,9 +58,12 @@ void Roofs::validate() const {
         std::pair{"network_bytes_per_s", network_bytes_per_s}}) {
     HYDROFOIL_CHECK_ARG(value > 0, kFunction, "roof ", name, ": got ", value, ", expected more than 0");
   }
-  HYDROFOIL_CHECK_ARG(fp32_operator_bytes_per_s >= 0 && bf16_operator_bytes_per_s >= 0, kFunction,
-                      "operator_bytes_per_s: got ", fp32_operator_bytes_per_s, " and ", bf16_operator_bytes_per_s,
-                      ", expected at least 0");
+  for (const auto& [name, value] : {std::pair{"fp32_operator_bytes_per_s", fp32_operator_bytes_per_s},
+                                    std::pair{"bf16_operator_bytes_per_s", bf16_operator_bytes_per_s},
+                                    std::pair{"fp32_attention_flops", fp32_attention_flops},
+                                    std::pair{"bf16_attention_flops", bf16_attention_flops}}) {
+    HYDROFOIL_CHECK_ARG(value >= 0, kFunction, "roof ", name, ": got ", value, ", expected at least 0");
+  }
   HYDROFOIL_CHECK_ARG(host_latency_s >= 0 && network_latency_s >= 0 && call_s >= 0, kFunction, "latency: got ",
                       host_latency_s, ", ", network_latency_s, " and ", call_s, " s, expected at least 0");
 }

@@ -13,9 +13,11 @@ namespace hydrofoil::plan {
 namespace {
 
 constexpr int kMaxDepth = 4;
-constexpr std::array<std::pair<const char*, double Roofs::*>, 10> kNumbers = {
+constexpr std::array<std::pair<const char*, double Roofs::*>, 12> kNumbers = {
     {{"fp32_flops", &Roofs::fp32_flops},
      {"bf16_flops", &Roofs::bf16_flops},
+     {"fp32_attention_flops", &Roofs::fp32_attention_flops},
+     {"bf16_attention_flops", &Roofs::bf16_attention_flops},
      {"memory_bytes_per_s", &Roofs::memory_bytes_per_s},
      {"fp32_operator_bytes_per_s", &Roofs::fp32_operator_bytes_per_s},
      {"bf16_operator_bytes_per_s", &Roofs::bf16_operator_bytes_per_s},

@@ -51,13 +51,15 @@ enum class CollectiveAlgorithm { kRing, kRecursive };
 struct Roofs {
   double fp32_flops = 100e9;  // matrix products, a rank
   double bf16_flops = 200e9;
+  double fp32_attention_flops = 0;  // fused attention, which reaches less of a CPU than products; 0: as products
+  double bf16_attention_flops = 0;
   double memory_bytes_per_s = 12e9;  // read and written, a rank
   // Of operators that are no products (norms, activations, softmax), which a CPU computes slower than it reads, most of
   // all in 16 bits; 0: memory_bytes_per_s.
   double fp32_operator_bytes_per_s = 0;
   double bf16_operator_bytes_per_s = 0;
-  double call_s = 4e-6;              // of an operator beside its work
-  double host_latency_s = 5e-6;      // of a message between two ranks of a host
+  double call_s = 4e-6;          // of an operator beside its work
+  double host_latency_s = 5e-6;  // of a message between two ranks of a host
   double host_bytes_per_s = 5e9;
   double network_latency_s = 30e-6;  // of a message between two hosts
   double network_bytes_per_s = 1.25e9;

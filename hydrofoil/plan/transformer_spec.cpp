@@ -65,8 +65,8 @@ struct Sizes {
 };
 
 void add_products(ModuleCost& cost, double forward_flops) {
-  cost.forward_flops += forward_flops;
-  cost.backward_flops += 2 * forward_flops;
+  cost.forward.product_flops += forward_flops;
+  cost.backward.product_flops += 2 * forward_flops;
 }
 
 // Operators of a block, its views included.
@@ -80,24 +80,22 @@ constexpr double kBackwardPasses = 3.0;
 ModuleCost block_cost(const Sizes& sizes, int64_t saved, int64_t num_weights, const BatchShape& batch) {
   ModuleCost cost;
   add_products(cost, 2.0 * static_cast<double>(sizes.tokens) * static_cast<double>(num_weights));
-  cost.forward_flops += sizes.attention_flops();
-  cost.backward_flops += 2.5 * sizes.attention_flops();  // the kernel computes the weights again
+  cost.forward.attention_flops = sizes.attention_flops();
+  cost.backward.attention_flops = 2.5 * sizes.attention_flops();  // the kernel computes the weights again
   cost.saved_bytes = saved;
   // A norm's fp32 temporaries, or the block's output beside the residual.
   cost.forward_workspace_bytes = std::max(2 * sizes.tokens * sizes.hidden * kWide, 2 * sizes.bytes(sizes.hidden));
   // The last product's backward: the gradients of its output, its input and its weight, with everything still kept.
   cost.backward_workspace_bytes = sizes.bytes(sizes.hidden) + sizes.bytes(sizes.inner) +
                                   std::max(sizes.inner * sizes.hidden * sizes.element, sizes.bytes(sizes.inner));
-  cost.forward_traffic_bytes = kForwardPasses * static_cast<double>(saved);
-  cost.backward_traffic_bytes = kBackwardPasses * static_cast<double>(saved);
-  cost.forward_calls = kForwardCalls;
-  cost.backward_calls = kBackwardCalls;
+  cost.forward.traffic_bytes = kForwardPasses * static_cast<double>(saved);
+  cost.backward.traffic_bytes = kBackwardPasses * static_cast<double>(saved);
+  cost.forward.num_calls = kForwardCalls;
+  cost.backward.num_calls = kBackwardCalls;
   if (batch.checkpointing) {
-    cost.backward_calls += cost.forward_calls;
     cost.saved_bytes = sizes.bytes(sizes.hidden);
     cost.backward_workspace_bytes += saved;
-    cost.backward_flops += cost.forward_flops;
-    cost.backward_traffic_bytes += cost.forward_traffic_bytes;
+    cost.backward += cost.forward;
   }
   return cost;
 }
@@ -109,8 +107,8 @@ ModuleCost loss_cost(const Sizes& sizes) {
   cost.saved_bytes = logits;
   cost.forward_workspace_bytes = 2 * logits;
   cost.backward_workspace_bytes = 2 * logits;
-  cost.forward_traffic_bytes = 4.0 * static_cast<double>(logits);
-  cost.backward_traffic_bytes = 5.0 * static_cast<double>(logits);
+  cost.forward.traffic_bytes = 4.0 * static_cast<double>(logits);
+  cost.backward.traffic_bytes = 5.0 * static_cast<double>(logits);
   return cost;
 }
 
@@ -130,7 +128,7 @@ ModuleCost embedding_cost(const Sizes& sizes, int64_t num) {
   ModuleCost cost;
   cost.forward_workspace_bytes = sizes.bytes(sizes.hidden);
   cost.backward_workspace_bytes = num * sizes.hidden * sizes.element + sizes.bytes(sizes.hidden);
-  cost.backward_traffic_bytes = 2.0 * static_cast<double>(num * sizes.hidden * sizes.element);
+  cost.backward.traffic_bytes = 2.0 * static_cast<double>(num * sizes.hidden * sizes.element);
   return cost;
 }
 

@@ -10,30 +10,33 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from hydrofoil import _C
 
 __all__ = ["trace_costs"]
 
 
-class _Storages(TorchDispatchMode):
-    """Bytes of the living storages that operators make, and the most there were."""
+class _Operators(TorchDispatchMode):
+    """Bytes of the living storages that operators make, and the most there were; the operators' work, added to `work`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.in_use = 0
         self.peak = 0
-        self.traffic = 0
-        self.calls = 0
+        self.work = _C.ComputeWork()
         self._known: dict[int, int] = {}
 
     def ignore(self, tensor: torch.Tensor) -> None:
         self._known[tensor.untyped_storage()._cdata] = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += 1
+        self.work.num_calls += 1
         result = function(*args, **(kwargs or {}))
+        if "dot_product" in function.name() and "attention" in function.name():
+            self.work.attention_flops += _attention_flops(function, args)
+        elif function.overloadpacket in flop_registry:
+            self.work.product_flops += flop_registry[function.overloadpacket](*args, **(kwargs or {}), out_val=result)
         for tensor in tree_flatten(result)[0]:
             if not isinstance(tensor, torch.Tensor):
                 continue
@@ -43,13 +46,22 @@ class _Storages(TorchDispatchMode):
             num_bytes = storage.nbytes()
             self._known[storage._cdata] = num_bytes
             self.in_use += num_bytes
-            self.traffic += 2 * num_bytes  # written, and read once
+            self.work.traffic_bytes += 2 * num_bytes  # written, and read once
             self.peak = max(self.peak, self.in_use)
             weakref.finalize(storage, self._free, storage._cdata)
         return result
 
     def _free(self, key: int) -> None:
         self.in_use -= self._known.pop(key, 0)
+
+
+def _attention_flops(function: Any, args: tuple[Any, ...]) -> float:
+    """Of fused attention (Dao, 2023): its backward computes the weights again; a causal mask leaves half of them out."""
+    named = dict(zip((argument.name for argument in function._schema.arguments), args))
+    shapes = [named[name].shape for name in ("query", "key", "value")]
+    is_backward = "grad_out" in named or "grad_out_" in named
+    flops = sdpa_backward_flop_count(shapes[0], *shapes) if is_backward else sdpa_flop_count(*shapes)
+    return flops / 2 if named.get("is_causal") is True else flops
 
 
 def trace_costs(model: torch.nn.Module, modules: list[torch.nn.Module], dtype: Optional[torch.dtype],
@@ -71,35 +83,46 @@ def trace_costs(model: torch.nn.Module, modules: list[torch.nn.Module], dtype: O
             return made[id(tensor)]
 
         state = {name: to_fake(tensor) for name, tensor in {**parameters, **buffers}.items()}
-        storages = _Storages()
+        operators = _Operators()
         for tensor in state.values():
-            storages.ignore(tensor)
+            operators.ignore(tensor)
             if tensor.requires_grad:
                 tensor.register_post_accumulate_grad_hook(_drop_gradient)
         kept: dict[int, int] = {}
         in_forward = [True]  # what a checkpoint computes again in backward is not kept from the forward
         running = [0]
         handles = []
+
+        def enter(module: torch.nn.Module, _: Any) -> None:
+            running.append(number[id(module)])
+            if in_forward[0]:
+                operators.work = costs[running[-1]].forward
+
+        def leave(module: torch.nn.Module, _: Any, __: Any) -> None:
+            running.pop()
+            if in_forward[0]:
+                operators.work = costs[running[-1]].forward
+
         for module in modules:
             handles.append(module.register_forward_pre_hook(_fake_inputs, with_kwargs=True))
-            handles.append(module.register_forward_pre_hook(lambda m, _: running.append(number[id(m)])))
-            handles.append(module.register_forward_hook(lambda m, _, __: _pop(running), always_call=True))
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             key = tensor.untyped_storage()._cdata
-            if in_forward[0] and key not in kept and storages._known.get(key, 0) > 0:
-                kept[key] = storages._known[key]
+            if in_forward[0] and key not in kept and operators._known.get(key, 0) > 0:
+                kept[key] = operators._known[key]
                 costs[running[-1]].saved_bytes += kept[key]
             return tensor
 
-        flops = FlopCounterMode(display=False)
+        backward = _C.ComputeWork()
+        operators.work = costs[0].forward
         try:
             # Over the backward too: checkpoints run modules again in it.
-            with _reparametrize_module(model, state), flops, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), storages:
+            with _reparametrize_module(model, state), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), operators:
                 loss = _call(model, step)
                 in_forward[0] = False
-                forward_flops = flops.get_total_flops()
-                forward_traffic, forward_calls = storages.traffic, storages.calls
+                operators.work = backward
                 loss.backward()
         except DataDependentOutputException as error:
             raise ValueError(f"plan: step: {error} reads a value of a tensor (.item(), `if tensor:`, nonzero), but a plan computes no values: "
@@ -107,17 +130,10 @@ def trace_costs(model: torch.nn.Module, modules: list[torch.nn.Module], dtype: O
         finally:
             for handle in handles:
                 handle.remove()
-        backward_flops = flops.get_total_flops() - forward_flops
         total_kept = sum(cost.saved_bytes for cost in costs)
-        costs[0].backward_workspace_bytes = max(storages.peak - total_kept, 0)
-        weights = _flop_shares(modules)
-        for cost, share in zip(costs, weights):
-            cost.forward_flops = forward_flops * share
-            cost.backward_flops = backward_flops * share
-            cost.forward_traffic_bytes = forward_traffic * share
-            cost.backward_traffic_bytes = (storages.traffic - forward_traffic) * share
-            cost.forward_calls = forward_calls * share
-            cost.backward_calls = (storages.calls - forward_calls) * share
+        costs[0].backward_workspace_bytes = max(operators.peak - total_kept, 0)
+        for kind in ("product_flops", "attention_flops", "traffic_bytes", "num_calls"):
+            _share(costs, kind, getattr(backward, kind))
     return costs
 
 
@@ -125,16 +141,13 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None  # the engine takes it into its bucket
 
 
-def _pop(running: list[int]) -> None:
-    running.pop()
-
-
-def _flop_shares(modules: list[torch.nn.Module]) -> list[float]:
-    """The part of each module, by the elements of its own matrices."""
-    sizes = [sum(p.numel() for p in module._parameters.values() if p is not None and p.dim() > 1)
-             if not isinstance(module, torch.nn.Embedding) else 0 for module in modules]
-    total = sum(sizes)
-    return [size / total for size in sizes] if total > 0 else [1.0] + [0.0] * (len(modules) - 1)
+def _share(costs: list[_C.ModuleCost], kind: str, total: float) -> None:
+    """A backward's work goes to the modules as their forwards' does."""
+    forward = [getattr(cost.forward, kind) for cost in costs]
+    if sum(forward) == 0:
+        forward[0] = 1.0
+    for cost, work in zip(costs, forward):
+        setattr(cost.backward, kind, total * work / sum(forward))
 
 
 def _fake_input(tensor: torch.Tensor) -> torch.Tensor:

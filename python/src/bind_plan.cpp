@@ -41,22 +41,26 @@ std::optional<std::string> misfit(const plan::ModelSpec& spec, const Plan& made,
 }  // namespace
 
 void bind_plan(py::module_& module) {
+  py::class_<plan::ComputeWork>(module, "ComputeWork")
+      .def(py::init<>())
+      .def_readwrite("product_flops", &plan::ComputeWork::product_flops)
+      .def_readwrite("attention_flops", &plan::ComputeWork::attention_flops)
+      .def_readwrite("traffic_bytes", &plan::ComputeWork::traffic_bytes)
+      .def_readwrite("num_calls", &plan::ComputeWork::num_calls);
   py::class_<plan::ModuleCost>(module, "ModuleCost")
       .def(py::init<>())
       .def_readwrite("saved_bytes", &plan::ModuleCost::saved_bytes)
       .def_readwrite("forward_workspace_bytes", &plan::ModuleCost::forward_workspace_bytes)
       .def_readwrite("backward_workspace_bytes", &plan::ModuleCost::backward_workspace_bytes)
       .def_readwrite("left_by_backward_bytes", &plan::ModuleCost::left_by_backward_bytes)
-      .def_readwrite("forward_flops", &plan::ModuleCost::forward_flops)
-      .def_readwrite("backward_flops", &plan::ModuleCost::backward_flops)
-      .def_readwrite("forward_traffic_bytes", &plan::ModuleCost::forward_traffic_bytes)
-      .def_readwrite("backward_traffic_bytes", &plan::ModuleCost::backward_traffic_bytes)
-      .def_readwrite("forward_calls", &plan::ModuleCost::forward_calls)
-      .def_readwrite("backward_calls", &plan::ModuleCost::backward_calls);
+      .def_readwrite("forward", &plan::ModuleCost::forward)
+      .def_readwrite("backward", &plan::ModuleCost::backward);
   py::class_<plan::Roofs>(module, "Roofs")
       .def(py::init<>())
       .def_readwrite("fp32_flops", &plan::Roofs::fp32_flops)
       .def_readwrite("bf16_flops", &plan::Roofs::bf16_flops)
+      .def_readwrite("fp32_attention_flops", &plan::Roofs::fp32_attention_flops)
+      .def_readwrite("bf16_attention_flops", &plan::Roofs::bf16_attention_flops)
       .def_readwrite("memory_bytes_per_s", &plan::Roofs::memory_bytes_per_s)
       .def_readwrite("fp32_operator_bytes_per_s", &plan::Roofs::fp32_operator_bytes_per_s)
       .def_readwrite("bf16_operator_bytes_per_s", &plan::Roofs::bf16_operator_bytes_per_s)

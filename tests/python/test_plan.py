@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,34 @@ def test_wrong_use_is_named() -> None:
         hydrofoil.plan(Model(), config(0), step=lambda model: model(torch.zeros(1, 2, dtype=torch.long)))
     with pytest.raises(ValueError, match="nodes: got 3"):
         hydrofoil.plan(Model(), config(0), world_size=4, num_nodes=3)
+    for wrong in ({"memory": -1}, {"memory": float("nan")}, {"memory": 0.5}, {"world_size": 2**70}, {"num_nodes": True}):
+        name, value = next(iter(wrong.items()))
+        with pytest.raises(ValueError, match=re.escape(f"plan: {name}: got {value!r}, expected a whole number from 1 on")):
+            hydrofoil.plan(Model(), config(0), **wrong)
+
+
+class Attention(nn.Module):
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.qkv, self.causal = nn.Linear(32, 96), causal
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.qkv(x).view(2, 16, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_has_a_roof_of_its_own(causal: bool) -> None:
+    def seconds(**roofs: float) -> float:
+        given = hydrofoil._C.Roofs()
+        for name, value in roofs.items():
+            setattr(given, name, value)
+        return hydrofoil.plan(Attention(causal), config(0), roofs=given, step=lambda model: model(torch.zeros(2, 16, 32)).sum()).step_seconds
+
+    # Batch 2, 4 heads, 16 x 16 weights, heads of 8: 2 products forward, 5 backward (Dao, 2023).
+    flops = 7 * 2 * 2 * 4 * 16 * 16 * 8 / (2 if causal else 1)
+    assert seconds(fp32_attention_flops=1e6) - seconds(fp32_attention_flops=2e6) == pytest.approx(flops / 2e6, rel=1e-6)
+    assert seconds() == pytest.approx(seconds(fp32_attention_flops=hydrofoil._C.Roofs().fp32_flops), rel=1e-9)
 
 
 def test_initialize_refuses_before_it_allocates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,8 @@ void add_cost(ModuleCost& sum, const ModuleCost& cost) {
   sum.left_by_backward_bytes += cost.left_by_backward_bytes;
   sum.forward_workspace_bytes = std::max(sum.forward_workspace_bytes, cost.forward_workspace_bytes);
   sum.backward_workspace_bytes = std::max(sum.backward_workspace_bytes, cost.backward_workspace_bytes);
-  sum.forward_flops += cost.forward_flops;
-  sum.backward_flops += cost.backward_flops;
-  sum.forward_traffic_bytes += cost.forward_traffic_bytes;
-  sum.backward_traffic_bytes += cost.backward_traffic_bytes;
-  sum.forward_calls += cost.forward_calls;
-  sum.backward_calls += cost.backward_calls;
+  sum.forward += cost.forward;
+  sum.backward += cost.backward;
 }
 
 }  // namespace
@@ -148,7 +144,7 @@ void StepSimulator::forward(int index) {
   module_ = scope.module;
   workspace_ += scope.cost.forward_workspace_bytes;
   mark(-1);
-  compute(scope, scope.cost.forward_flops, scope.cost.forward_traffic_bytes, scope.cost.forward_calls);
+  compute(scope, scope.cost.forward);
   workspace_ -= scope.cost.forward_workspace_bytes;
   if (settings_.training) activations_ += scope.cost.saved_bytes;
   mark(-1);
@@ -178,7 +174,7 @@ void StepSimulator::backward(int index) {
   for (const auto& [u, count] : scope.gradients) {
     moved += static_cast<double>(units_[u].accumulate_bytes * count / units_[u].num_trainable);
   }
-  compute(scope, scope.cost.backward_flops, scope.cost.backward_traffic_bytes, scope.cost.backward_calls, moved);
+  compute(scope, scope.cost.backward, moved);
   workspace_ -= workspace;
   activations_ += scope.cost.left_by_backward_bytes - scope.cost.saved_bytes;
   left_by_backward_ += scope.cost.left_by_backward_bytes;
@@ -361,13 +357,14 @@ void StepSimulator::update() {
   mark(-1);
 }
 
-void StepSimulator::compute(const Scope& scope, double flops, double traffic_bytes, double num_calls,
-                            double moved_bytes) {
+void StepSimulator::compute(const Scope& scope, const ComputeWork& work, double moved_bytes) {
   const bool is_16_bit = settings_.model_dtype && *settings_.model_dtype != c10::ScalarType::Float;
   const double operators = is_16_bit ? roofs_.bf16_operator_bytes_per_s : roofs_.fp32_operator_bytes_per_s;
-  const double seconds = flops / (is_16_bit ? roofs_.bf16_flops : roofs_.fp32_flops) +
-                         traffic_bytes / (operators > 0 ? operators : roofs_.memory_bytes_per_s) +
-                         moved_bytes / roofs_.memory_bytes_per_s + num_calls * roofs_.call_s;
+  const double products = is_16_bit ? roofs_.bf16_flops : roofs_.fp32_flops;
+  const double attention = is_16_bit ? roofs_.bf16_attention_flops : roofs_.fp32_attention_flops;
+  const double seconds = work.product_flops / products + work.attention_flops / (attention > 0 ? attention : products) +
+                         work.traffic_bytes / (operators > 0 ? operators : roofs_.memory_bytes_per_s) +
+                         moved_bytes / roofs_.memory_bytes_per_s + work.num_calls * roofs_.call_s;
   if (seconds <= 0) return;
   timeline_.events.push_back({.activity = Activity::kCompute,
                               .lane = Lane::kCompute,

@@ -83,7 +83,7 @@ class StepSimulator {
   void drop_gradients();
 
   // `moved_bytes`: that a plain copy or sum reads and writes beside the operators.
-  void compute(const Scope& scope, double flops, double traffic_bytes, double num_calls, double moved_bytes = 0);
+  void compute(const Scope& scope, const ComputeWork& work, double moved_bytes = 0);
   double communicate(Activity activity, Lane lane, int u, Collective kind, int num_collectives, int64_t bytes);
   void mark(int u);
 

@@ -20,7 +20,7 @@ Plan plan_of(const std::string& name) {
   spec.modules.push_back({.path = name, .type_name = "Linear", .parent = 0, .parameters = {0}});
   spec.parameters.push_back({name + ".weight", 4096});
   spec.costs.resize(2);
-  spec.costs[1] = {.saved_bytes = 100, .forward_flops = 1e6, .backward_flops = 2e6};
+  spec.costs[1] = {.saved_bytes = 100, .forward = {.product_flops = 1e6}, .backward = {.product_flops = 2e6}};
   Settings settings;
   settings.stage = 3;
   settings.world_size = settings.num_nodes = 2;

@@ -29,7 +29,8 @@ ModelSpec blocks() {
     spec.parameters.push_back({path + ".weight", kNumel});
   }
   for (size_t m = 0; m < spec.modules.size(); ++m) {
-    spec.costs.push_back({.forward_flops = m < 2 ? 0.0 : 1e9, .backward_flops = m < 2 ? 0.0 : 2e9});
+    spec.costs.push_back(
+        {.forward = {.product_flops = m < 2 ? 0.0 : 1e9}, .backward = {.product_flops = m < 2 ? 0.0 : 2e9}});
   }
   return spec;
 }
