@@ -1,5 +1,7 @@
 #include "hydrofoil/base/debug.h"
 
+#include <algorithm>
+
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/nearest.h"
@@ -10,7 +12,9 @@ DebugChecks parse_debug_checks(std::string_view text) {
   DebugChecks checks;
   while (true) {
     const size_t end = text.find_first_of(",|");
-    const std::string_view word = text.substr(0, end);
+    std::string_view word = text.substr(0, end);
+    word.remove_prefix(std::min(word.find_first_not_of(' '), word.size()));
+    word = word.substr(0, word.find_last_not_of(' ') + 1);
     if (word == "memory") {
       checks.memory = true;
     } else if (word == "comm") {

@@ -21,10 +21,11 @@ constexpr const char* kLimit = "HYDROFOIL_MEMORY_LIMIT";
 
 void log_plan(const plan::Plan& plan) {
   const auto& states = plan.states;
-  log_info("plan: ", plan.units.size(), " units; a rank keeps ", plan::format_bytes(states.total()), " (parameters ",
-           plan::format_bytes(states.parameters), ", gradients ", plan::format_bytes(states.gradients), ", masters ",
-           plan::format_bytes(states.masters), ", optimizer states ", plan::format_bytes(states.optimizer_states),
-           ") and at most ", plan::format_bytes(plan.peak_slot_bytes), " of gathered units and buckets at a time");
+  log_info("plan: ", plan.units.size(), plan.units.size() == 1 ? " unit" : " units", "; a rank keeps ",
+           plan::format_bytes(states.total()), " (parameters ", plan::format_bytes(states.parameters), ", gradients ",
+           plan::format_bytes(states.gradients), ", masters ", plan::format_bytes(states.masters),
+           ", optimizer states ", plan::format_bytes(states.optimizer_states), ") and at most ",
+           plan::format_bytes(plan.peak_slot_bytes), " of gathered units and buckets at a time");
 }
 
 }  // namespace

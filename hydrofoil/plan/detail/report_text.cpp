@@ -33,7 +33,8 @@ std::string heading(const Plan& plan) {
   if (plan.num_trainable != plan.num_parameters) {
     text += concat(", ", with_commas(plan.num_trainable), " of them trained");
   }
-  text += concat(" in ", plan.units.size(), " units; ", settings.world_size, " ranks");
+  text += concat(" in ", plan.units.size(), plan.units.size() == 1 ? " unit; " : " units; ", settings.world_size,
+                 settings.world_size == 1 ? " rank" : " ranks");
   if (settings.num_nodes > 1) text += concat(" on ", settings.num_nodes, " nodes");
   text += concat(", stage ", settings.stage);
   if (settings.model_dtype) text += concat(", ", dtype_text(*settings.model_dtype), " parameters");

@@ -37,6 +37,7 @@ TEST(DebugChecks, AreWordsOfTheEnvironment) {
   const DebugChecks two = parse_debug_checks("memory|state");
   EXPECT_TRUE(two.memory && two.state && !two.comm);
   EXPECT_TRUE(parse_debug_checks("comm,memory").comm);
+  EXPECT_TRUE(parse_debug_checks("memory, comm ").comm);
   setenv("HYDROFOIL_DEBUG", "comm", 1);
   EXPECT_TRUE(debug_checks_from_environment().comm);
   unsetenv("HYDROFOIL_DEBUG");
