@@ -17,6 +17,7 @@
 #include "apps/launcher/launch.h"
 #include "apps/launcher/supervisor.h"
 #include "apps/plan_command.h"
+#include "apps/trace_command.h"
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/nearest.h"
@@ -34,6 +35,7 @@ Commands:
   plan            Show what a job keeps in memory, sends and takes a step, before it starts
   config explain  Show every setting of a ds_config.json, resolved, and why it has its value
   inspect         List names, dtypes, shapes and sizes of a safetensors file or a checkpoint
+  trace           Show where the time of a step goes, from a trace that hydrofoil.trace wrote
 
 Options:
   -h, --help      Print this text and exit; `hydrofoil COMMAND --help` explains a command
@@ -46,6 +48,7 @@ Examples:
   hydrofoil plan --config ds_config.json --model config.json --world-size 8 --memory 24GiB
   hydrofoil config explain ds_config.json --world-size 8
   hydrofoil inspect model.safetensors
+  hydrofoil trace trace.json
   cmake -B build -DCMAKE_PREFIX_PATH=$(hydrofoil --cmake-prefix)
 
 Exit codes: 0 done; 1 a plan does not fit; 2 wrong use, or a wrong configuration or file; 126 the system refused
@@ -98,6 +101,12 @@ int inspect_command(std::span<const std::string> arguments) {
   return 0;
 }
 
+int trace_command(std::span<const std::string> arguments) {
+  const TraceArguments parsed = parse_trace_arguments(arguments);
+  std::cout << (parsed.help ? *parsed.help : summarize_trace(parsed)) << std::flush;
+  return 0;
+}
+
 int plan(std::span<const std::string> arguments) {
   const PlanArguments parsed = parse_plan_arguments(arguments);
   if (!parsed.help) return plan_command(parsed, std::cout, std::cerr);
@@ -142,9 +151,11 @@ int dispatch(const std::vector<std::string>& arguments, const std::string& calle
   if (command == "train") return train_command(rest, called_as);
   if (command == "plan") return plan(rest);
   if (command == "inspect") return inspect_command(rest);
+  if (command == "trace") return trace_command(rest);
   const bool flag = command.starts_with("-");
-  const std::vector<std::string> names = flag ? std::vector<std::string>{"--help", "--version", "--cmake-prefix"}
-                                              : std::vector<std::string>{"run", "train", "plan", "config", "inspect"};
+  const std::vector<std::string> names =
+      flag ? std::vector<std::string>{"--help", "--version", "--cmake-prefix"}
+           : std::vector<std::string>{"run", "train", "plan", "config", "inspect", "trace"};
   throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
                         "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
 }

@@ -9,7 +9,7 @@ Rules, for the files under hydrofoil/:
   - A module includes only modules of lower layers and, within its layer, those in front of it in CHAINS.
   - <module>/detail/ belongs to its module (and to the module's own tests).
   - Includes name the full path "hydrofoil/<module>/<file>"; nothing includes apps/, python/ or tests/.
-  - base, config and mesh include no torch; no module includes Python or pybind11. apps/ includes neither, but for
+  - base, config, mesh and trace include no torch; no module includes Python or pybind11. apps/ includes neither, but for
     the program apps/train/, which links torch.
   - Headers include of torch at most ATen/core/Tensor.h and what that is made of (c10/); HEAVY_HEADERS may include more.
 """
@@ -21,7 +21,7 @@ from typing import Iterator, NamedTuple, Optional
 
 LAYERS = [
     ["base"],
-    ["config", "mesh", "device", "storage"],
+    ["config", "mesh", "device", "storage", "trace"],
     ["memory", "kernels", "comm"],
     ["optim", "offload"],
     ["zero", "pipeline", "tensor_parallel", "sequence", "moe", "recompute", "attention", "compression"],
@@ -29,11 +29,11 @@ LAYERS = [
     ["plan", "inference", "engine"],
 ]
 # Within a layer, a module may include those that stand before it in one of these; all others are strangers.
-CHAINS = [["device", "storage"], ["memory", "kernels", "comm"], ["optim", "offload"], ["plan", "inference", "engine"]]
-WITHOUT_TORCH = {"base", "config", "mesh"}
+CHAINS = [["device", "storage", "trace"], ["memory", "kernels", "comm"], ["optim", "offload"], ["plan", "inference", "engine"]]
+WITHOUT_TORCH = {"base", "config", "mesh", "trace"}
 # Built without torch, into the targets hydrofoil_options and hydrofoil_layout, whatever their module needs.
 TORCHLESS_HEADERS = {
-    "optim/optim_options.h", "zero/zero_options.h", "engine/engine_options.h", "memory/alignment.h", "optim/optimizer_kind.h",
+    "optim/optim_options.h", "zero/zero_options.h", "engine/engine_options.h", "engine/profiling_options.h", "memory/alignment.h", "optim/optimizer_kind.h",
     "zero/flat_layout.h", "zero/unit_planner.h",
 }
 HEAVY_HEADERS = {"engine/torch_nn.h"}

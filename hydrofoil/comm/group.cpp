@@ -187,6 +187,11 @@ Work Group::start_barrier(OpInfo info) const {
   return checked(channel_, "Group::barrier").submit({.kind = OpKind::kBarrier, .info = std::move(info)});
 }
 
+void Group::observe(std::shared_ptr<OperationObserver> observer) const {
+  HYDROFOIL_CHECK_ARG(observer != nullptr, "Group::observe", "the observer is null");
+  checked(channel_, "Group::observe").observe(std::move(observer));
+}
+
 void Group::close() const { checked(channel_, "Group::close").close(); }
 
 }  // namespace hydrofoil::comm

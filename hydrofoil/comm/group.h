@@ -18,6 +18,7 @@ class Arena;
 namespace hydrofoil::comm {
 
 class Backend;
+class OperationObserver;
 class SharedSlices;
 namespace detail {
 struct WorkState;
@@ -132,6 +133,10 @@ class Group {
   Work recv(at::Tensor buffer, int peer, OpInfo info = {}) const;
   void barrier(OpInfo info = {}) const;  // blocking
   [[nodiscard]] Work start_barrier(OpInfo info = {}) const;
+
+  // Tells `observer` of each operation that ends well from now on, beside those who hear already. Called while nothing
+  // is under way.
+  void observe(std::shared_ptr<OperationObserver> observer) const;
 
   // What the end of the last handle does, while others have one: lets what is under way end for a second, then aborts
   // it. Later operations fail.

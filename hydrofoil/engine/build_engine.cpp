@@ -63,6 +63,19 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
   of_runtime.sharding.narrow_buckets = of_runtime.sharding.narrow_buckets && parts.reduce_group.widens_sums();
   of_runtime.sharding.passing_gradients = parts.native_optimizer.has_value();
   of_runtime.training = parts.training;
+  std::unique_ptr<StepTrace> trace;
+  if (!options.hydrofoil.trace.path.empty()) {
+    trace = std::make_unique<StepTrace>(options.hydrofoil.trace, parts.gather_group, parts.reduce_group);
+    of_runtime.recorder = trace->recorder();
+  }
+  std::shared_ptr<comm::CommLog> comm_log;
+  if (options.comms_logger.enabled) {
+    comm_log = std::make_shared<comm::CommLog>(comm::CommLogOptions{.verbose = options.comms_logger.verbose,
+                                                                    .by_unit = options.comms_logger.debug,
+                                                                    .ops = options.comms_logger.counted_ops()});
+    parts.gather_group.observe(comm_log);
+    parts.reduce_group.observe(comm_log);
+  }
   of_runtime.translate_hook_error = std::move(parts.translate_hook_error);
   auto runtime = std::make_unique<zero::Runtime>(std::move(parts.parameters), std::move(parts.modules), of_runtime,
                                                  std::move(parts.gather_group), std::move(parts.reduce_group));
@@ -72,6 +85,7 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
     }
   }
   auto engine = std::make_unique<Engine>(options, std::move(runtime), parts.native_optimizer);
+  engine->own_observers(std::move(comm_log), std::move(trace));
   engine->own_model(std::move(parts.boundaries), std::move(parts.buffers));
   return engine;
 }

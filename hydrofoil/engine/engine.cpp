@@ -88,7 +88,14 @@ void Engine::with_gathered(const std::vector<at::Tensor>& parameters, const std:
   runtime_->leave_access(indices, versions, modifier_rank);
 }
 
+void Engine::own_observers(std::shared_ptr<comm::CommLog> comm_log, std::unique_ptr<StepTrace> trace) {
+  comm_log_ = std::move(comm_log);
+  trace_ = std::move(trace);
+  if (trace_) trace_->begin_step(runtime_->gather_group(), counters_.global_steps + 1);
+}
+
 void Engine::destroy(bool gather) {
+  trace_.reset();
   if (boundaries_ != nullptr) boundaries_->attach(nullptr);
   boundaries_ = nullptr;
   runtime_->destroy(gather);
@@ -104,6 +111,7 @@ void Engine::load_counters(const Counters& counters) {
   runtime_->require_alive("load_checkpoint");
   counters_ = counters;
   window_start_ = counters.micro_steps;
+  if (trace_) trace_->begin_step(runtime_->gather_group(), counters_.global_steps + 1);
   configure_rounds();
 }
 
@@ -205,6 +213,7 @@ bool Engine::recover() {
 bool Engine::begin_step() {
   runtime_->require_alive("step");
   last_ = {};
+  step_span_.reset();
   client_update_ = false;
   micro_step_failed_ = recover();
   if (micro_step_failed_ && options_.gradient_accumulation_steps > 1) return false;
@@ -217,6 +226,7 @@ bool Engine::begin_step() {
                       ": call engine.backward(loss), or engine.scale(loss).backward(); "
                       "zero_grad() drops them");
   last_.boundary = true;
+  step_span_.emplace(runtime_->recorder(), trace::Lane::kStep, "optimizer step", "");
   runtime_->prepare_step();
   const zero::GradientSummary summary = zero::summarize_gradients(*runtime_);
   const double scale = loss_scaler_.scale();
@@ -261,6 +271,11 @@ StepResult Engine::finish_step() {
     window_start_ = counters_.micro_steps;
   }
   configure_rounds();
+  step_span_.reset();
+  if (last_.boundary && trace_) {
+    trace_->end_step(runtime_->gather_group(), counters_.global_steps);
+    trace_->begin_step(runtime_->gather_group(), counters_.global_steps + 1);
+  }
   return last_;
 }
 

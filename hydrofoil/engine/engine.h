@@ -8,14 +8,17 @@
 #include <string>
 #include <vector>
 
+#include "hydrofoil/comm/comm_log.h"
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/engine/engine_options.h"
+#include "hydrofoil/engine/step_trace.h"
 #include "hydrofoil/optim/loss_scaler.h"
 #include "hydrofoil/optim/lr_schedule.h"
 #include "hydrofoil/optim/optimizer.h"
 #include "hydrofoil/zero/model_tree.h"
 #include "hydrofoil/zero/optimizer_step.h"
 #include "hydrofoil/zero/runtime.h"
+#include "hydrofoil/zero/span.h"
 
 namespace hydrofoil::checkpoint {
 class LoadedCheckpoint;
@@ -146,6 +149,11 @@ class Engine {
   // checkpoints keep.
   void own_model(std::shared_ptr<zero::Boundaries> boundaries, std::vector<zero::NamedTensor> buffers);
 
+  // With the config's `comms_logger` and `hydrofoil.trace`: what counts the engine's collectives, and what traces its
+  // steps from here on (collective where the first step is traced); null without.
+  void own_observers(std::shared_ptr<comm::CommLog> comm_log, std::unique_ptr<StepTrace> trace);
+  [[nodiscard]] const std::shared_ptr<comm::CommLog>& comm_log() const { return comm_log_; }
+
   // Returns all hooks and memory; the engine can do nothing more. `gather`: parameters that are sharded become ordinary
   // ones (collective), else they stay released.
   void destroy(bool gather = false);
@@ -164,6 +172,8 @@ class Engine {
   std::optional<optim::LrSchedule> schedule_;
   std::shared_ptr<zero::Boundaries> boundaries_;  // null: a Python program's, which keeps its own
   std::vector<zero::NamedTensor> buffers_;
+  std::shared_ptr<comm::CommLog> comm_log_;
+  std::unique_ptr<StepTrace> trace_;
   optim::LossScaler loss_scaler_;
   Counters counters_;
   int64_t window_start_ = 0;
@@ -175,6 +185,7 @@ class Engine {
   float gradient_factor_ = 1.0F;
   bool client_update_ = false;
   bool micro_step_failed_ = false;
+  std::optional<zero::Span> step_span_;  // from begin_step() to finish_step() of a boundary
   std::string overflow_report_;
 };
 

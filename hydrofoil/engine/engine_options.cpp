@@ -75,6 +75,7 @@ Section own_section() {
       field("debug_checks", &HydrofoilOptions::debug_checks,
             "fill released memory with NaN, as HYDROFOIL_DEBUG=memory does"),
       field("unit_names", &HydrofoilOptions::unit_names, "modules that stay one unit, as named_modules() names them"),
+      nested("trace", &HydrofoilOptions::trace, trace_section()),
   };
   return section;
 }
@@ -135,6 +136,8 @@ Section make_section() {
       nested("data_types", &EngineOptions::data_types, data_types_section()),
       nested("zero_optimization", &EngineOptions::zero, zero::zero_section()),
       nested("hydrofoil", &EngineOptions::hydrofoil, own_section()),
+      nested("comms_logger", &EngineOptions::comms_logger, comms_logger_section()),
+      nested("flops_profiler", &EngineOptions::flops_profiler, flops_profiler_section()),
   };
   section.fields.insert(section.fields.end(), sections.begin(), sections.end());
   for (const char* key : {"optimizer", "scheduler"}) {
@@ -294,6 +297,7 @@ void EngineOptions::validate() const {
   EngineOptions copy = *this;
   config::check_ranges(engine_section(), &copy, "");
   zero.validate();
+  comms_logger.validate();
   check_precision(*this);
   check_states(*this);
   check_reduction(*this);

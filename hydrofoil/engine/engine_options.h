@@ -9,6 +9,7 @@
 #include "hydrofoil/config/dtype.h"
 #include "hydrofoil/config/field.h"
 #include "hydrofoil/config/resolved_table.h"
+#include "hydrofoil/engine/profiling_options.h"
 #include "hydrofoil/optim/optim_options.h"
 #include "hydrofoil/zero/zero_options.h"
 
@@ -49,6 +50,7 @@ struct HydrofoilOptions {
   CommBackend backend = CommBackend::kAuto;
   bool debug_checks = false;            // released memory is filled with NaN
   std::vector<std::string> unit_names;  // modules that stay one unit, as named_modules() names them
+  TraceOptions trace;
 };
 
 // Everything that a config says about an engine, resolved for one world size.
@@ -71,6 +73,8 @@ struct EngineOptions {
   optim::Bf16Options bf16;
   zero::ZeroOptions zero;
   HydrofoilOptions hydrofoil;
+  CommsLoggerOptions comms_logger;
+  FlopsProfilerOptions flops_profiler;
   optim::OptimizerOptions optimizer;
   optim::SchedulerOptions scheduler;
   std::vector<std::string> resolved_lines;  // "key = value" of all that every rank must have the same; filled by

@@ -100,21 +100,12 @@ std::vector<Field> monitor_sections() {
                          later("workspace", {}), later("api_key", {}), later("experiment_name", {}),
                          later("experiment_key", {}), later("online", {}), later("mode", {})},
                         true);
-  Field comms = section("comms_logger", "Log of every collective", Activity::kBySwitch,
-                        {later("enabled", false), later("prof_all", true), later("prof_ops", Strings{}),
-                         later("verbose", false), later("debug", false)},
-                        true);
-  Field flops = section("flops_profiler", "Profiler of floating-point operations", Activity::kBySwitch,
-                        {later("enabled", false), later("recompute_fwd_factor", 0.0), later("profile_step", 1_i),
-                         later("module_depth", int64_t{-1}), later("top_modules", 1_i), later("detailed", true),
-                         later("output_file", {})});
   Field throughput = section("throughput", "Throughput timer", Activity::kByFields,
                              {accepted("enabled", true, "tokens/s come from the training loop"),
                               accepted("synchronized", true, "no timer synchronises the device")},
                              true);
   Field timers = section("timers", "Timers", Activity::kByFields, {throughput});
-  return {
-      monitor("tensorboard", "TensorBoard"), monitor("csv_monitor", "CSV monitor"), wandb, comet, comms, flops, timers};
+  return {monitor("tensorboard", "TensorBoard"), monitor("csv_monitor", "CSV monitor"), wandb, comet, timers};
 }
 
 std::vector<Field> parallel_sections() {

@@ -13,8 +13,7 @@ void Boundaries::attach(Runtime* runtime) {
   scope_of_module_.assign(runtime->modules().size(), -1);
   for (size_t s = 0; s < runtime->scopes().size(); ++s) {
     const int module = runtime->scopes()[s].module;
-    // Without sharded parameters only the root's call matters: it tells when a backward begins.
-    if (runtime->sharding().parameters || module == 0) scope_of_module_[module] = static_cast<int>(s);
+    if (runtime->watches_all_scopes() || module == 0) scope_of_module_[module] = static_cast<int>(s);
   }
 }
 

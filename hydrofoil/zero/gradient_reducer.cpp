@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/zero/span.h"
 
 namespace hydrofoil::zero {
 namespace {
@@ -16,8 +17,13 @@ constexpr std::chrono::milliseconds kPatience{1000};
 }  // namespace
 
 GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options,
-                                 bool sharded)
-    : units_(units), group_(std::move(group)), options_(options), sharded_(sharded), rounds_(units.size()) {
+                                 bool sharded, std::shared_ptr<trace::Recorder> recorder)
+    : units_(units),
+      group_(std::move(group)),
+      options_(options),
+      sharded_(sharded),
+      recorder_(std::move(recorder)),
+      rounds_(units.size()) {
   for (size_t u = units_.size(); u-- > 0;) {
     if (units_[u]->buckets.empty()) continue;
     order_.push_back(static_cast<int64_t>(u));
@@ -91,6 +97,7 @@ void GradientReducer::launch_ready() {
 
 void GradientReducer::launch(size_t u) {
   settle(kMaxInFlight - 1);
+  const Span span(recorder_.get(), trace::Lane::kCompute, "reduce", units_[u]->name);
   rounds_[u].launched = true;
   for (auto& bucket : units_[u]->buckets) {
     bucket->start_reduce(group_, {units_[u]->name, op_signature(OpKind::kReduce, static_cast<int64_t>(u))}, options_);
@@ -115,6 +122,7 @@ void GradientReducer::settle(size_t max_in_flight) {
 void GradientReducer::finish_oldest() {
   const size_t u = in_flight_.front();
   in_flight_.pop_front();
+  const Span span(recorder_.get(), trace::Lane::kCompute, "reduce wait", units_[u]->name);
   for (auto& bucket : units_[u]->buckets) bucket->finish_reduce();
 }
 

@@ -30,7 +30,8 @@ struct NonFiniteGradient {
 // A backward with create_graph=True reduces nothing: the next one or the step does.
 class GradientReducer {
  public:
-  GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded);
+  GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded,
+                  std::shared_ptr<trace::Recorder> recorder = nullptr);
 
   // Opens the round even if this rank will get no gradient in it: the other ranks may. Idempotent.
   void begin_round() {
@@ -91,6 +92,7 @@ class GradientReducer {
   comm::Group group_;
   const ReductionOptions options_;
   const bool sharded_;
+  const std::shared_ptr<trace::Recorder> recorder_;  // null: no trace is ever taken
   std::vector<UnitRound> rounds_;
   std::vector<int64_t> order_;
   std::vector<int64_t> completed_;  // units in the order in which their gradients were complete

@@ -14,6 +14,7 @@
 #include "hydrofoil/kernels/gradient_stats.h"
 #include "hydrofoil/kernels/torch_types.h"
 #include "hydrofoil/memory/allocation.h"
+#include "hydrofoil/zero/span.h"
 
 namespace hydrofoil::zero {
 namespace {
@@ -86,6 +87,7 @@ void name_origin(const int64_t* words, int size, const std::vector<RuntimeParame
 }  // namespace
 
 GradientSummary summarize_gradients(Runtime& runtime) {
+  const Span span(runtime.recorder(), trace::Lane::kStep, "gradient norm", "");
   const comm::Group& group = runtime.gather_group();
   const int size = group.size();
   at::Tensor mine = at::empty({kNumWords}, at::kLong).zero_();
@@ -123,6 +125,7 @@ void step_optimizer(Runtime& runtime, optim::OptimizerKind kind, std::span<const
                     int64_t step, float gradient_scale) {
   runtime.allocate_optimizer_states(static_cast<int>(optim::state_names(kind, groups).size()));
   for (auto& unit : runtime.units()) {
+    const Span span(runtime.recorder(), trace::Lane::kStep, "update", unit->name);
     for (size_t b = 0; b < unit->buckets.size(); ++b) {
       const FlatGroup& group = unit->buckets[b]->group();
       if (group.segments().empty()) continue;

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/zero/autograd_hooks.h"
+#include "hydrofoil/zero/span.h"
 
 namespace hydrofoil::zero {
 
@@ -35,7 +37,8 @@ std::vector<std::string> names_of(const std::vector<std::unique_ptr<Unit>>& unit
 
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                                      std::vector<std::string> scope_names, comm::Group group,
-                                     const ReductionOptions& options, ErrorTranslator translate_hook_error)
+                                     const ReductionOptions& options, ErrorTranslator translate_hook_error,
+                                     std::shared_ptr<trace::Recorder> recorder)
     : units_(units),
       scopes_(std::move(scopes)),
       scope_names_(std::move(scope_names)),
@@ -44,6 +47,7 @@ ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, 
       join_(options.join_divergent_units),
       record_(std::make_shared<UnitRecord>(names_of(units_))),
       translate_hook_error_(std::move(translate_hook_error)),
+      recorder_(std::move(recorder)),
       states_(units.size()) {
   for (const auto& unit : units_) {
     for (const auto& group : unit->groups) sharded_ = sharded_ || group->sharded();
@@ -69,6 +73,7 @@ std::shared_ptr<Invocation> ParameterGatherer::enter(int scope) {
   auto invocation = std::make_shared<Invocation>();
   invocation->scope = scope;
   invocation->in_forward = true;
+  invocation->forward_begin_ns = trace_time();
   active_.push_back(invocation);
   try {
     for (const int u : units_of(scope)) {
@@ -86,6 +91,7 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
   if (!invocation->in_forward) return;
   invocation->in_forward = false;
   active_.erase(std::remove(active_.begin(), active_.end(), invocation), active_.end());
+  if (!failed) trace_call(in_backward() ? "recompute" : "forward", invocation->scope, invocation->forward_begin_ns);
   if (!failed && in_backward() && at::GradMode::is_enabled()) {
     open_backward(invocation, true);
   } else {
@@ -147,6 +153,7 @@ void ParameterGatherer::open_backward(const std::shared_ptr<Invocation>& invocat
   if (!from_forward && at::GradMode::is_enabled()) invocation->keeps_units = true;
   if (invocation->in_backward) return;
   invocation->in_backward = true;
+  invocation->backward_begin_ns = trace_time();
   invocation->num_inputs_done = 0;
   if (from_forward) {
     invocation->backward_units = std::move(invocation->forward_units);
@@ -167,6 +174,20 @@ void ParameterGatherer::close_backward(std::shared_ptr<Invocation> invocation) {
   for (const int u : invocation->backward_units) keep_or_release(u, invocation->keeps_units);
   invocation->backward_units.clear();
   invocation->keeps_units = false;
+  trace_call("backward", invocation->scope, invocation->backward_begin_ns);
+}
+
+int64_t ParameterGatherer::trace_time() const {
+  return recorder_ != nullptr && recorder_->active() ? monotonic_ns() : 0;
+}
+
+void ParameterGatherer::trace_call(const char* what, int scope, int64_t begin_ns) const {
+  if (begin_ns == 0) return;
+  recorder_->add({.lane = trace::Lane::kCompute,
+                  .what = what,
+                  .subject = scope_names_[scope].empty() ? "(root)" : scope_names_[scope],
+                  .begin_ns = begin_ns,
+                  .end_ns = monotonic_ns()});
 }
 
 void ParameterGatherer::keep_or_release(int u, bool keep) {
@@ -274,6 +295,7 @@ void ParameterGatherer::acquire(int u) {
     // Units that only linger make room first; the order is the same on every rank.
     release_lingering();
     if (!lingered && !join_) record_->add(u);
+    const Span span(recorder_.get(), trace::Lane::kCompute, "gather wait", units_[u]->name);
     start(u);
     if (!lingered && !join_) follow_plan(u);
     for (auto& group : units_[u]->groups) group->finish_gather();
@@ -323,6 +345,7 @@ void ParameterGatherer::release(int u) {
 
 void ParameterGatherer::release_now(int u) {
   states_[u].idle = Idle::kNo;
+  const Span span(recorder_.get(), trace::Lane::kCompute, "release", units_[u]->name);
   for (auto& group : units_[u]->groups) {
     if (written_.empty()) written_ = group->take_lost_write();
     group->release();

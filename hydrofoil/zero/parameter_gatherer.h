@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hydrofoil/comm/group.h"
+#include "hydrofoil/trace/recorder.h"
 #include "hydrofoil/zero/autograd_hooks.h"
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
@@ -29,6 +30,8 @@ struct Invocation {
   int num_inputs_done = 0;
   bool closes_by_inputs = true;  // else the end of the backward (a nested one, in a checkpoint) closes it
   bool end_queued = false;
+  int64_t forward_begin_ns = 0;  // where a trace is taken, else 0
+  int64_t backward_begin_ns = 0;
 };
 
 // Gathers units around the calls of modules, and releases them. See NOTE [Boundaries].
@@ -36,7 +39,7 @@ class ParameterGatherer {
  public:
   ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                     std::vector<std::string> scope_names, comm::Group group, const ReductionOptions& options,
-                    ErrorTranslator translate_hook_error);
+                    ErrorTranslator translate_hook_error, std::shared_ptr<trace::Recorder> recorder = nullptr);
   ~ParameterGatherer();
 
   // A module's way in and out. `failed`: its forward threw. The way out, the end of the backward and the step throw
@@ -112,6 +115,9 @@ class ParameterGatherer {
   void release_all(Idle idle);
   [[nodiscard]] bool stays(int u) const;
   void raise_if_written();
+  // The time where a trace is taken, else 0; and the event from then to now.
+  [[nodiscard]] int64_t trace_time() const;
+  void trace_call(const char* what, int scope, int64_t begin_ns) const;
   void start(int u);
   void follow_plan(int u);
   void open_backward(const std::shared_ptr<Invocation>& invocation, bool from_forward);
@@ -127,6 +133,7 @@ class ParameterGatherer {
   const bool join_;  // ranks may part ways: each gathers on demand, and joins the others' gathers
   const std::shared_ptr<UnitRecord> record_;
   const ErrorTranslator translate_hook_error_;
+  const std::shared_ptr<trace::Recorder> recorder_;  // null: no trace is ever taken
   bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;
   int64_t retained_bytes_ = 0;

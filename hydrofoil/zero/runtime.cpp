@@ -13,6 +13,7 @@
 #include "hydrofoil/memory/allocation.h"
 #include "hydrofoil/memory/host_allocator.h"
 #include "hydrofoil/memory/process_memory.h"
+#include "hydrofoil/zero/span.h"
 
 namespace hydrofoil::zero {
 
@@ -120,7 +121,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
         gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
   }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
-                                                  options_.reduction, options_.translate_hook_error);
+                                                  options_.reduction, options_.translate_hook_error, options_.recorder);
   retained_budget_ = options_.keep_gathered_bytes.value_or(0);
   gatherer_->retain(retained_budget_);
   gatherer_->on_backward([this] { notice_backward(); });
@@ -202,8 +203,8 @@ void Runtime::index_places(size_t u) {
 
 void Runtime::install_hooks() {
   hooks_.clear();
-  auto reducer =
-      std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction, options_.sharding.gradients);
+  auto reducer = std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction,
+                                                   options_.sharding.gradients, options_.recorder);
   if (reducer_ != nullptr) reducer->configure_as(*reducer_);
   reducer_ = std::move(reducer);
   for (size_t u = 0; u < units_.size(); ++u) {
@@ -337,6 +338,7 @@ void Runtime::choose_retained(int64_t free_bytes) {
 
 void Runtime::publish(bool trainable_only) {
   const at::NoGradGuard no_grad;
+  const Span span(recorder(), trace::Lane::kStep, "publish", "");
   gatherer_->release_retained();
   std::vector<comm::Work> works;
   for (size_t u = 0; u < units_.size(); ++u) {

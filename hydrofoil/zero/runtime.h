@@ -14,6 +14,7 @@
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/memory/arena.h"
 #include "hydrofoil/optim/optimizer.h"
+#include "hydrofoil/trace/recorder.h"
 #include "hydrofoil/zero/gradient_reducer.h"
 #include "hydrofoil/zero/initial_shard.h"
 #include "hydrofoil/zero/parameter_gatherer.h"
@@ -38,6 +39,7 @@ struct RuntimeOptions {
   std::optional<int64_t> keep_gathered_bytes = 0;
   int64_t memory_bytes = 0;
   int ranks_of_host = 1;
+  std::shared_ptr<trace::Recorder> recorder;  // of what this rank does; null: no trace is ever taken
   bool training = true;                  // false: no gradients and no masters are kept, whatever requires_grad says
   ErrorTranslator translate_hook_error;  // for what is thrown inside of backward
 };
@@ -75,6 +77,10 @@ class Runtime {
   [[nodiscard]] GradientReducer& reducer() { return *reducer_; }
   [[nodiscard]] const comm::Group& gather_group() const { return gather_group_; }
   [[nodiscard]] const Sharding& sharding() const { return options_.sharding; }
+  [[nodiscard]] trace::Recorder* recorder() const { return options_.recorder.get(); }
+  // Whether the calls of all scopes are to be boundaries. Else those that hold no sharded parameter, but for the
+  // root's, which tells when a backward begins, may go without.
+  [[nodiscard]] bool watches_all_scopes() const { return options_.sharding.parameters || options_.recorder != nullptr; }
 
   // A scope's way in: recovers from a failed backward first, and regroups where requires_grad has changed.
   std::shared_ptr<Invocation> enter(int scope);

@@ -49,6 +49,24 @@ class ConfigGetters:
     def dump_state(self) -> bool:
         return self.options.dump_state
 
+    def flops_profiler_enabled(self) -> bool:
+        return self.options.flops_profiler.enabled
+
+    def flops_profiler_profile_step(self) -> int:
+        return self.options.flops_profiler.profile_step
+
+    def flops_profiler_module_depth(self) -> int:
+        return self.options.flops_profiler.module_depth
+
+    def flops_profiler_top_modules(self) -> int:
+        return self.options.flops_profiler.top_modules
+
+    def flops_profiler_detailed(self) -> bool:
+        return self.options.flops_profiler.detailed
+
+    def flops_profiler_output_file(self) -> Optional[str]:
+        return self.options.flops_profiler.output_file
+
     def dataloader_drop_last(self) -> bool:
         return self.options.dataloader_drop_last
 

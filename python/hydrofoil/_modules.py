@@ -82,7 +82,7 @@ class Wrapping:
         self._dicts: list[torch.nn.Module] = []
         for number, scope in enumerate(core.scopes):
             # Without sharded parameters only the root's call matters: it tells when a backward begins.
-            if core.shards_parameters or scope.module == 0:
+            if core.watches_all_scopes or scope.module == 0:
                 module = modules[scope.module]
                 self._forwards.append((module, module.__dict__.get("forward")))
                 module.forward = core.boundary(number, module.forward)

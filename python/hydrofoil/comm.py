@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import sys
+import weakref
 from datetime import timedelta
 from typing import Any, Optional
 
@@ -21,9 +22,10 @@ from torch.distributed import ReduceOp, all_gather_into_tensor, get_rank, get_wo
 
 from hydrofoil import _C
 
-__all__ = ["EngineGroups", "get_local_rank", "init_distributed", "is_initialized"]
+__all__ = ["EngineGroups", "get_local_rank", "init_distributed", "is_initialized", "log_summary", "reset_log"]
 
 _channel_counter = itertools.count()
+_logged_engines: list[weakref.ref[Any]] = []  # the C++ engines whose config has comms_logger, in the order of their making
 
 
 def _register_shm_backend() -> None:
@@ -106,6 +108,41 @@ def _end_process_groups() -> None:
     # After an exception a collective may still wait for ranks that never come; ending the group would wait with it.
     if is_initialized() and getattr(sys, "last_value", None) is None:
         _dist.destroy_process_group()
+
+
+def log_engine(core: _C.Engine) -> None:
+    """log_summary() tells of this engine's collectives too, if its config has them counted."""
+    if core.comm_log is not None:
+        _logged_engines.append(weakref.ref(core))
+
+
+def _engines_with_log() -> list[Any]:
+    engines = [core for core in (reference() for reference in _logged_engines) if core is not None]
+    _logged_engines[:] = [weakref.ref(core) for core in engines]
+    return engines
+
+
+def log_summary(show_straggler: bool = False) -> list[_C.CommLogRow]:
+    """Prints on rank 0 what the config's `comms_logger` has counted of the engines' collectives, and returns the rows.
+
+    `show_straggler`: with the time that each rank waited for the last one; collective then, over all ranks.
+    """
+    engines = _engines_with_log()
+    if not engines:
+        raise ValueError('log_summary: no engine counts its collectives: set "comms_logger": {"enabled": true} in the config, and call it '
+                         "while the engine lives")
+    rows = []
+    for core in engines:
+        rows += core.comm_log_with_stragglers() if show_straggler else core.comm_log.rows()
+    if not is_initialized() or _dist.get_rank() == 0:
+        print(_C.comm_log_text(rows), end="", flush=True)
+    return rows
+
+
+def reset_log() -> None:
+    """Sets the counts of log_summary() to zero."""
+    for core in _engines_with_log():
+        core.comm_log.clear()
 
 
 class EngineGroups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 import weakref
 from typing import Any, Callable, Iterator, Optional
 
@@ -16,6 +17,7 @@ from hydrofoil._config import config_text
 from hydrofoil._getters import ConfigGetters
 from hydrofoil.dataloader import DataLoader
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
+from hydrofoil.profiling.step_profile import StepProfile
 
 __all__ = ["DeepSpeedEngine", "Engine"]
 
@@ -56,6 +58,7 @@ class Engine(ConfigGetters, torch.nn.Module):
             self.training_dataloader = self.deepspeed_io(training_data, collate_fn=collate_fn)
         self._step_applied = False
         self._clock = PhaseClock(options.wall_clock_breakdown, self.global_rank == 0)
+        self._profile = StepProfile(self) if options.flops_profiler.enabled and self.global_rank == 0 else None
         if options.dump_state and self.global_rank == 0:
             utils.logger.info("resolved config:\n%s", self.explain())
 
@@ -114,6 +117,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         training = client is not None or kind is not None
         optimizer_text = f"{type(client).__name__ if client is not None else options.optimizer.type} {group_json(groups)}"
         self.core = _C.Engine(options, table, nodes, self._groups.gather, self._groups.reduce, core_kind, optimizer_text, training)
+        comm.log_engine(self.core)
         for parameter in parameters:
             parameter._hydrofoil_engine = self.core
         self._wrapping = _modules.Wrapping(self.core, modules)
@@ -139,6 +143,8 @@ class Engine(ConfigGetters, torch.nn.Module):
     # -- the loop ------------------------------------------------------------------------------------------------------
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         with self._clock.phase("forward"):
+            if self._profile is not None:
+                return self._profile.forward(lambda: self._forward(*inputs, **kwargs))
             return self._forward(*inputs, **kwargs)
 
     def _forward(self, *inputs: Any, **kwargs: Any) -> Any:
@@ -158,7 +164,8 @@ class Engine(ConfigGetters, torch.nn.Module):
             raise TypeError(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
         with self._clock.phase("backward"):
             scaled = self.core.scale_loss(loss, scale_wrt_gas)
-            scaled.backward(retain_graph=retain_graph or None, **kwargs)  # None: as create_graph says
+            run = lambda: scaled.backward(retain_graph=retain_graph or None, **kwargs)  # noqa: E731  (None: as create_graph says)
+            run() if self._profile is None else self._profile.backward(run)
         return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
@@ -170,11 +177,14 @@ class Engine(ConfigGetters, torch.nn.Module):
         if self.optimizer is None:
             raise ValueError("step: this engine has no optimizer")
         self._wrapping.check()
+        began = time.perf_counter()
         with self._clock.phase("step"):
             if self.core.begin_step():
                 self.optimizer._update()
             result = self.core.finish_step()
         self._step_applied = result.applied
+        if self._profile is not None and result.boundary:
+            self._profile.end_step(time.perf_counter() - began)
         if result.applied and self.lr_scheduler is not None:
             self.lr_scheduler.step(**(lr_kwargs or {}))
         every = self.options.steps_per_print

@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "bindings.h"
+#include "hydrofoil/comm/comm_log.h"
 #include "hydrofoil/comm/connect.h"
 #include "hydrofoil/comm/local/local_group.h"
 
@@ -39,6 +40,21 @@ void bind_comm(py::module_& module) {
       .def("send", &Group::send, py::arg("buffer"), py::arg("peer"), info, no_gil)
       .def("recv", &Group::recv, py::arg("buffer"), py::arg("peer"), info, no_gil)
       .def("barrier", &Group::barrier, info, no_gil);
+  using comm::CommLogRow;
+  py::class_<CommLogRow>(module, "CommLogRow", "What was counted of one operation with one message size.")
+      .def_property_readonly("op", [](const CommLogRow& row) { return comm::op_kind_name(row.kind); })
+      .def_readonly("unit", &CommLogRow::unit)
+      .def_readonly("message_bytes", &CommLogRow::message_bytes)
+      .def_readonly("count", &CommLogRow::count)
+      .def_readonly("total_s", &CommLogRow::total_s)
+      .def_property_readonly("average_s", &CommLogRow::average_s)
+      .def_property_readonly("algorithm_bytes_per_s", &CommLogRow::algorithm_bytes_per_s)
+      .def_property_readonly("bus_bytes_per_s", &CommLogRow::bus_bytes_per_s)
+      .def_readonly("waited_s", &CommLogRow::waited_s);
+  py::class_<comm::CommLog, std::shared_ptr<comm::CommLog>>(module, "CommLog")
+      .def("rows", &comm::CommLog::rows, no_gil)
+      .def("clear", &comm::CommLog::clear, no_gil);
+  module.def("comm_log_text", &comm::to_text, py::arg("rows"));
   module.def(
       "connect",
       [](int rank, int size, const c10::intrusive_ptr<c10d::Store>& store,

@@ -27,6 +27,14 @@ void bind_config(py::module_& module) {
       .def_readonly("type", &optim::SchedulerOptions::type)
       .def_readonly("native", &optim::SchedulerOptions::native)
       .def_readonly("params_json", &optim::SchedulerOptions::params_json);
+  using engine::FlopsProfilerOptions;
+  py::class_<FlopsProfilerOptions>(module, "FlopsProfilerOptions")
+      .def_readonly("enabled", &FlopsProfilerOptions::enabled)
+      .def_readonly("profile_step", &FlopsProfilerOptions::profile_step)
+      .def_readonly("module_depth", &FlopsProfilerOptions::module_depth)
+      .def_readonly("top_modules", &FlopsProfilerOptions::top_modules)
+      .def_readonly("detailed", &FlopsProfilerOptions::detailed)
+      .def_readonly("output_file", &FlopsProfilerOptions::output_file);
   py::class_<EngineOptions>(module, "EngineOptions")
       .def_readonly("train_batch_size", &EngineOptions::train_batch_size)
       .def_readonly("train_micro_batch_size_per_gpu", &EngineOptions::train_micro_batch_size_per_gpu)
@@ -38,6 +46,7 @@ void bind_config(py::module_& module) {
       .def_readonly("wall_clock_breakdown", &EngineOptions::wall_clock_breakdown)
       .def_readonly("dump_state", &EngineOptions::dump_state)
       .def_readonly("dataloader_drop_last", &EngineOptions::dataloader_drop_last)
+      .def_readonly("flops_profiler", &EngineOptions::flops_profiler)
       .def_readonly("optimizer", &EngineOptions::optimizer)
       .def_readonly("scheduler", &EngineOptions::scheduler)
       .def_property_readonly("zero_stage", [](const EngineOptions& o) { return o.zero.stage; })

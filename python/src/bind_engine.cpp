@@ -54,6 +54,15 @@ void bind_engine(py::module_& module) {
            py::arg("reduce_group"), py::arg("optimizer"), py::arg("optimizer_text"), py::arg("training"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
+      .def_property_readonly("watches_all_scopes", [](Engine& e) { return e.runtime().watches_all_scopes(); })
+      .def_property_readonly("comm_log", &Engine::comm_log)
+      .def(
+          "comm_log_with_stragglers",
+          [](Engine& e) {
+            e.runtime().require_alive("log_summary");
+            return e.comm_log()->rows_with_stragglers(e.runtime().gather_group());
+          },
+          no_gil)
       .def_property_readonly("native_optimizer", &Engine::native_optimizer)
       .def_property_readonly("alive", [](Engine& e) { return e.runtime().alive(); })
       .def_property_readonly("counters", [](Engine& e) { return e.counters(); })

@@ -4,8 +4,10 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "hydrofoil/base/clock.h"
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/base/log.h"
 #include "hydrofoil/comm/detail/text.h"
@@ -73,6 +75,16 @@ void log_end(const WorkState& state, const std::exception_ptr& error) {
   log_info("comm: group ", state.group, ", channel ", state.channel, ", operation ", state.operation.sequence, ": ",
            describe(state.operation), error ? " failed after " : " took ",
            std::chrono::duration_cast<std::chrono::microseconds>(took).count(), " us");
+}
+
+EndedOperation ended_operation(const Operation& operation, int64_t begin_ns, int group_size) {
+  const auto bytes = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.nbytes() : size_t{0}; };
+  return {.kind = operation.kind,
+          .unit = operation.info.unit,
+          .message_bytes = static_cast<int64_t>(std::max(bytes(operation.input), bytes(operation.output))),
+          .begin_ns = begin_ns,
+          .end_ns = monotonic_ns(),
+          .group_size = group_size};
 }
 
 }  // namespace
@@ -172,6 +184,13 @@ Work Channel::submit(Operation operation) {
   return Work(state);
 }
 
+void Channel::observe(std::shared_ptr<OperationObserver> observer) {
+  const std::lock_guard lock(mutex_);
+  Observers observers = observers_ ? *observers_ : Observers{};
+  observers.push_back(std::move(observer));
+  observers_ = std::make_shared<const Observers>(std::move(observers));
+}
+
 void Channel::execute_on_caller(WorkState& state) {
   {
     const c10::AutoGradMode no_grad(false);
@@ -207,9 +226,11 @@ void Channel::loop() {
 
 void Channel::execute(WorkState& state) {
   std::string failure;
+  std::shared_ptr<const Observers> observers;
   {
     const std::lock_guard lock(mutex_);
     failure = failure_;
+    observers = observers_;
   }
   std::exception_ptr error;
   if (!failure.empty()) {
@@ -218,7 +239,12 @@ void Channel::execute(WorkState& state) {
   } else {
     try {
       state.control.start();
+      const int64_t begin_ns = observers ? monotonic_ns() : 0;
       backend_->run(state.operation, state.control);
+      if (observers) {
+        const EndedOperation ended = ended_operation(state.operation, begin_ns, backend_->size());
+        for (const auto& observer : *observers) observer->on_operation(ended);
+      }
     } catch (const std::exception& exception) {
       error = std::current_exception();
       failure = exception.what();

@@ -8,9 +8,11 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "hydrofoil/comm/backend.h"
 #include "hydrofoil/comm/group.h"
+#include "hydrofoil/comm/observer.h"
 #include "hydrofoil/comm/status_board.h"
 
 namespace hydrofoil::comm::detail {
@@ -53,10 +55,12 @@ class Channel {
   [[nodiscard]] Backend& backend() const { return *backend_; }
   [[nodiscard]] const GroupOptions& options() const { return options_; }
   Work submit(Operation operation);
+  void observe(std::shared_ptr<OperationObserver> observer);
   // Lets what is under way end for kDrainTime, then aborts it; what is submitted later fails.
   void close();
 
  private:
+  using Observers = std::vector<std::shared_ptr<OperationObserver>>;
   static constexpr std::chrono::milliseconds kDrainTime{1000};
 
   void loop();
@@ -72,6 +76,7 @@ class Channel {
   std::shared_ptr<WorkState> running_;  // by the thread of the channel or a caller
   uint64_t sequence_ = 0;
   std::string failure_;
+  std::shared_ptr<const Observers> observers_;  // null: nobody listens, and no clock is read
   bool closing_ = false;
   std::thread thread_;
 };

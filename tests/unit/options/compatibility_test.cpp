@@ -240,8 +240,6 @@ INSTANTIATE_TEST_SUITE_P(
         Active{R"("csv_monitor": {"enabled": true})", "csv_monitor.enabled"},
         Active{R"("comet": {"enabled": "true"})", "comet.enabled"},
         Active{R"("wandb": {"enabled": 1})", "wandb.enabled"},
-        Active{R"("comms_logger": {"enabled": true})", "comms_logger.enabled"},
-        Active{R"("flops_profiler": {"enabled": true})", "flops_profiler.enabled"},
         Active{R"("compile": {"deepcompile": true})", "compile.deepcompile"},
         Active{R"("tensor_parallel": {"autotp_size": 2})", "tensor_parallel.autotp_size"},
         Active{R"("expert_parallel": {"enabled": true})", "expert_parallel.enabled"},

@@ -48,6 +48,28 @@ TEST(EngineOptions, DefaultsAreThoseOfTheReference) {
   EXPECT_EQ(options.model_dtype(), DType::kFloat32);
 }
 
+TEST(EngineOptions, ProfilersAreOffAndTakeTheirKeys) {
+  EXPECT_FALSE(resolve("").options.comms_logger.enabled);
+  EXPECT_FALSE(resolve("").options.flops_profiler.enabled);
+  EXPECT_EQ(resolve("").options.hydrofoil.trace.path, "");
+  const EngineOptions options = resolve(R"("comms_logger": {"enabled": "true", "prof_all": false,
+      "prof_ops": ["all_gather_into_tensor", "barrier"], "debug": true}, "flops_profiler": {"enabled": true,
+      "profile_step": 0, "recompute_fwd_factor": 1.0, "output_file": "x"}, "hydrofoil": {"trace": {"path": "t"}})")
+                                    .options;
+  EXPECT_TRUE(options.comms_logger.enabled && options.comms_logger.debug && !options.comms_logger.verbose);
+  EXPECT_EQ(options.comms_logger.counted_ops(), (std::vector<std::string>{"all_gather", "barrier"}));
+  EXPECT_EQ(resolve(R"("comms_logger": {"prof_ops": ["barrier"]})").options.comms_logger.counted_ops().size(), 0U);
+  EXPECT_EQ(options.flops_profiler.profile_step, 0);
+  EXPECT_EQ(options.flops_profiler.output_file, "x");
+  EXPECT_EQ(options.hydrofoil.trace.first_step, 3);
+  expect_error(R"("comms_logger": {"prof_ops": ["all_reduse"]})",
+               "comms_logger.prof_ops: got 'all_reduse', which is no operation; the nearest is 'all_reduce'");
+  expect_error(R"("comms_logger": {"enabled": true, "prof_all": false})", "nothing would be counted");
+  expect_error(R"("flops_profiler": {"module_depth": -2})", "flops_profiler.module_depth: got -2");
+  expect_error(R"("flops_profiler": {"top_modules": 0})", "flops_profiler.top_modules: got 0");
+  expect_error(R"("hydrofoil": {"trace": {"path": "t", "num_steps": 0}})", "hydrofoil.trace.num_steps: got 0");
+}
+
 TEST(EngineOptions, BatchTripleIsDerivedWithItsArithmetic) {
   const auto resolved = resolve_engine_options(
       R"({"train_batch_size": "auto", "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": null})",
