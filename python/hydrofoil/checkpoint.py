@@ -13,7 +13,7 @@ from hydrofoil import _C, _state_json, utils
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
 
-__all__ = ["load", "save", "save_model"]
+__all__ = ["consolidated_state_dict", "load", "save", "save_model"]
 
 _EXTRA_STATE = "extra_state"  # name of the text and, with /<number>, of the tensors
 _SCALAR = "number:"  # before the names of states that are Python numbers
@@ -171,6 +171,28 @@ def save_model(engine: "Engine", directory: str, filename: str, exclude_frozen: 
         buffers.add_extra(name, "buffer", buffer)
     _C.save_model(engine.core, os.path.join(directory, filename), buffers)
     return True
+
+
+def consolidated_state_dict(engine: "Engine", exclude_frozen: bool) -> Optional[dict[str, Any]]:
+    """The model's state dict on rank 0, in CPU memory; None elsewhere. One module's own parameters are gathered at a time. Collective."""
+    from hydrofoil.zero import GatheredParameters
+
+    is_writer = engine.global_rank == 0
+    state: dict[str, Any] = {}
+    copies: dict[int, torch.Tensor] = {}  # tied parameters stay one tensor
+    for path, module in engine.module.named_modules(remove_duplicate=False):
+        own = {name: p for name, p in module._parameters.items() if p is not None and (p.requires_grad or not exclude_frozen)}
+        with GatheredParameters([p for p in own.values() if id(p) not in copies]):
+            for name, parameter in own.items():
+                if id(parameter) not in copies:
+                    copies[id(parameter)] = parameter.detach().cpu().clone() if is_writer else parameter
+                state[f"{path}.{name}" if path else name] = copies[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                state[f"{path}.{name}" if path else name] = buffer.detach().cpu().clone()
+        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+            state[f"{path}._extra_state" if path else "_extra_state"] = module.get_extra_state()
+    return state if is_writer else None
 
 
 def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:

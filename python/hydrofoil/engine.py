@@ -15,6 +15,7 @@ from hydrofoil._clock import PhaseClock
 from hydrofoil._config import config_text
 from hydrofoil._getters import ConfigGetters
 from hydrofoil.dataloader import DataLoader
+from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
 
 __all__ = ["DeepSpeedEngine", "Engine"]
@@ -69,7 +70,9 @@ class Engine(ConfigGetters, torch.nn.Module):
         kind: Optional[_C.OptimizerKind] = None
         client = None
         defaults: dict[str, Any] = {"lr": 1e-3}
-        if optimizer is not None:
+        if isinstance(optimizer, NativeOptimizer):
+            kind, groups, defaults = optimizer.native_kind, optimizer.param_groups, optimizer.defaults
+        elif optimizer is not None:
             client = optimizer(parameter_groups(model_parameters, self.module)) if _is_factory(optimizer) else optimizer
             groups = [dict(group) for group in client.param_groups]
         else:
@@ -159,7 +162,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         with self._clock.phase("backward"):
             scaled = self.core.scale_loss(loss, scale_wrt_gas)
             scaled.backward(retain_graph=retain_graph or None, **kwargs)  # None: as create_graph says
-        return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
+        return loss / self.gradient_accumulation_steps() if scale_wrt_gas else loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for a plain loss.backward()."""
@@ -257,6 +260,20 @@ class Engine(ConfigGetters, torch.nn.Module):
                 return getattr(module, name)
             raise
 
+    def get_sequence_parallel_group(self) -> Any:
+        """None: sequences are not split."""
+        return None
+
+    @contextlib.contextmanager
+    def coalesce_grad_reduction(self) -> Iterator[None]:
+        """Several backward passes inside count as one micro step's; their gradients are summed, and reduced in the last one's."""
+        raise NotImplementedError("coalesce_grad_reduction: not built in Hydrofoil yet; sum the losses and call backward once")
+        yield
+
+    def empty_partition_cache(self) -> None:
+        """Releases units that stay gathered between micro steps. Collective."""
+        self.core.release_retained()
+
     # -- state ---------------------------------------------------------------------------------------------------------
     def module_state_dict(self, exclude_frozen_parameters: bool = False) -> dict[str, Any]:
         """Full state dict of the model on every rank; sharded parameters are gathered (collective)."""
@@ -267,6 +284,14 @@ class Engine(ConfigGetters, torch.nn.Module):
             state = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value  # extra states may be anything
                      for name, value in self.module.state_dict().items()}
         return {n: v for n, v in state.items() if not (exclude_frozen_parameters and n in frozen)}
+
+    def _zero3_consolidated_16bit_state_dict(self, exclude_frozen_parameters: bool = False) -> Optional[dict[str, Any]]:
+        """The whole model in its own dtype on rank 0, in CPU memory; None on the others. Collective, unit by unit."""
+        from hydrofoil import checkpoint
+
+        return checkpoint.consolidated_state_dict(self, exclude_frozen_parameters)
+
+    _consolidated_16bit_state_dict = _zero3_consolidated_16bit_state_dict
 
     def load_module_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> Any:
         """Loads full values on every rank; the fp32 masters follow (collective)."""
