@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 
-TEACHER = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+TEACHER = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 2, "zero_optimization": {"stage": 3}}
 
 
 def build() -> nn.Module:

@@ -1,6 +1,6 @@
 """A Transformers program as users write them: Trainer with a ds_config. Nothing in it knows Hydrofoil; what it found is printed as JSON.
 
-    hydrofoil run --nproc 2 trainer_program.py --output DIR [--deepspeed CONFIG.json] ...
+    hydrofoil run --nproc 2 trainer_program.py --cells CELLS.json
 """
 
 from __future__ import annotations
@@ -42,43 +42,37 @@ def build() -> LlamaForCausalLM:
                                         num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True, pad_token_id=0))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--deepspeed")
-    parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--clip", type=float, default=1.0)
-    arguments = parser.parse_args()
+def train(cell: dict) -> dict:
     set_seed(0)
-    args = TrainingArguments(
-        output_dir=arguments.output, deepspeed=arguments.deepspeed, per_device_train_batch_size=arguments.batch, per_device_eval_batch_size=2,
-        gradient_accumulation_steps=arguments.accumulation, max_steps=arguments.steps, learning_rate=1e-3, logging_steps=1, report_to=[],
-        bf16=arguments.bf16, use_cpu=arguments.bf16 or arguments.deepspeed is None, save_steps=3, save_strategy="steps", max_grad_norm=arguments.clip,
-        eval_strategy="no", disable_tqdm=True, lr_scheduler_type="linear", warmup_steps=2)
-    model = build()
-    seen = Seen()
     samples: list[int] = []
-    train_data = Text(64, 48)
-    original = train_data.__class__.__getitem__
 
     class Counted(Text):
         def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
             samples.append(int(index))
-            return original(self, index)
+            return super().__getitem__(index)
 
-    trainer = Trainer(model=model, args=args, train_dataset=Counted(64, 48), eval_dataset=Text(64, 8), callbacks=[seen])
-    trainer.train(resume_from_checkpoint=True if arguments.resume else None)
+    args = TrainingArguments(
+        output_dir=cell["output"], deepspeed=cell.get("deepspeed"), per_device_train_batch_size=cell.get("batch", 2), per_device_eval_batch_size=2,
+        gradient_accumulation_steps=cell.get("accumulation", 1), max_steps=6, learning_rate=1e-3, logging_steps=1, report_to=[],
+        bf16=cell.get("bf16", False), use_cpu=cell.get("use_cpu", False), save_steps=3, save_strategy="steps", max_grad_norm=cell.get("clip", 1.0),
+        disable_tqdm=True, lr_scheduler_type="linear", warmup_steps=2, dataloader_pin_memory=False)
+    seen = Seen()
+    trainer = Trainer(model=build(), args=args, train_dataset=Counted(64, 48), eval_dataset=Text(64, 8), callbacks=[seen])
+    trainer.train(resume_from_checkpoint=cell.get("resume"))
+    trained = list(samples)
     evaluated = trainer.evaluate()["eval_loss"]
-    trainer.save_model(os.path.join(arguments.output, "final"))
+    trainer.save_model(os.path.join(cell["output"], "final"))
     accelerator = trainer.accelerator
-    print("RESULT " + json.dumps({
-        "rank": accelerator.process_index, "ranks": accelerator.num_processes, "type": accelerator.distributed_type.value,
-        "engine": type(trainer.model_wrapped).__module__ + "." + type(trainer.model_wrapped).__qualname__,
-        "losses": seen.losses, "eval_loss": evaluated, "samples": samples, "device": str(args.device)}), flush=True)
+    return {"rank": accelerator.process_index, "ranks": accelerator.num_processes, "type": accelerator.distributed_type.value,
+            "engine": type(trainer.model_wrapped).__module__ + "." + type(trainer.model_wrapped).__qualname__,
+            "losses": seen.losses, "eval_loss": evaluated, "samples": trained}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cells", required=True, help="a JSON file: the runs, one after the other in this process")
+    for cell in json.loads(Path(parser.parse_args().cells).read_text()):
+        print("RESULT " + json.dumps({"cell": cell["name"], **train(cell)}), flush=True)
 
 
 if __name__ == "__main__":
