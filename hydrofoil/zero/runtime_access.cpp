@@ -202,12 +202,15 @@ void Runtime::set_local_master(int64_t parameter, const at::Tensor& value) {
   const OwnedTensor master = [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); };
   const Place place = place_with_states(parameter, "safe_set_local_fp32_param");
   const FlatGroup& group = *units_[place.unit]->groups[place.group];
-  HYDROFOIL_CHECK_ARG(group.sharded(), "safe_set_local_fp32_param", "parameter ", parameters_[parameter].name,
-                      " is not sharded; use safe_set_full_fp32_param");
   const at::Tensor part = local(parameter, master);
   HYDROFOIL_CHECK_ARG(value.numel() == part.numel(), "safe_set_local_fp32_param", "parameter ",
                       parameters_[parameter].name, ": got ", value.numel(), " elements, expected this rank's ",
                       part.numel());
+  if (!group.sharded()) {  // one rank: its part is everything
+    const at::Tensor& whole = parameters_[parameter].parameter;
+    set_master(parameter, value.reshape({-1}).as_strided(whole.sizes(), whole.strides()));
+    return;
+  }
   gatherer_->release_retained();
   synchronize_parameters();
   part.copy_(value.reshape({-1}));

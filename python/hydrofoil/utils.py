@@ -177,7 +177,7 @@ def safe_set_full_optimizer_state(param: torch.Tensor, value: torch.Tensor, opti
 # -- this rank's parts, under stage 3 ----------------------------------------------------------------------------------
 def _sharded_place(param: torch.Tensor) -> tuple[_C.Engine, int]:
     core, index = _place(param)
-    if not core.shards_parameters:
+    if core.zero_stage != 3:
         raise ValueError("safe_get_local and safe_set_local need zero_optimization.stage 3; below it use the _full_ twins")
     return core, index
 

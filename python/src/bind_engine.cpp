@@ -53,6 +53,7 @@ void bind_engine(py::module_& module) {
            py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"),
            py::arg("reduce_group"), py::arg("optimizer"), py::arg("optimizer_text"), py::arg("training"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
+      .def_property_readonly("zero_stage", [](Engine& e) { return e.options().zero.stage; })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
       .def_property_readonly("native_optimizer", &Engine::native_optimizer)
       .def_property_readonly("alive", [](Engine& e) { return e.runtime().alive(); })

@@ -25,9 +25,9 @@ class ZeroParamStatus(enum.Enum):
 
 
 def _core(parameter: torch.Tensor) -> Any:
-    """The engine that shards the parameter, or None."""
+    """The engine whose stage 3 has the parameter, or None."""
     core = parameter.__dict__.get("_hydrofoil_engine")
-    return core if core is not None and core.alive and core.shards_parameters else None
+    return core if core is not None and core.alive and core.zero_stage == 3 else None
 
 
 def _is_sharded(parameter: torch.Tensor) -> bool:
