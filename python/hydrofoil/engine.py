@@ -266,8 +266,9 @@ class Engine(ConfigGetters, torch.nn.Module):
 
     @contextlib.contextmanager
     def coalesce_grad_reduction(self) -> Iterator[None]:
-        """Several backward passes inside count as one micro step's; their gradients are summed, and reduced in the last one's."""
-        raise NotImplementedError("coalesce_grad_reduction: not built in Hydrofoil yet; sum the losses and call backward once")
+        """Several backward passes before one step(): their gradients are summed. Each reduces its own, so this saves no communication."""
+        if self.zero_optimization_stage() == 0:
+            raise ValueError("coalesce_grad_reduction: got ZeRO stage 0, expected 1 to 3; use no_sync()")
         yield
 
     def empty_partition_cache(self) -> None:

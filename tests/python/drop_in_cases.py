@@ -159,6 +159,21 @@ def batch_sizes(stage: int) -> None:
         engine.set_train_batch_size(15 * world + 1)
 
 
+def coalesced(stage: int) -> None:
+    """Two backward passes before a step are one of their losses' sum."""
+    engine, twin = _engine(stage), _engine(stage)
+    with engine.coalesce_grad_reduction():
+        for step in range(2):
+            engine.backward(models.loss_of(engine, models.batch(step)))
+    twin.backward(models.loss_of(twin, models.batch(0)) + models.loss_of(twin, models.batch(1)))
+    torch.testing.assert_close(utils.safe_get_full_grad(engine.module.scale), utils.safe_get_full_grad(twin.module.scale), rtol=1e-4, atol=1e-6)
+    engine.step()
+    assert engine.global_steps == 1
+    with pytest.raises(ValueError, match="got ZeRO stage 0"):
+        with _engine(0).coalesce_grad_reduction():
+            pass
+
+
 def consolidated(stage: int) -> None:
     engine = _engine(stage)
     models.train(engine, 1)

@@ -33,6 +33,11 @@ def test_batch_sizes(stage: int) -> None:
     world(2).run(CASES + "batch_sizes", stage=stage)
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_coalesced_backwards(stage: int) -> None:
+    world(2).run(CASES + "coalesced", stage=stage)
+
+
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_consolidated_state_dict(stage: int) -> None:
     world(2).run(CASES + "consolidated", stage=stage)
