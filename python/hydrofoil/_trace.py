@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from hydrofoil import _C
+from hydrofoil._flops import operator_flops
 
 __all__ = ["trace_costs"]
 
@@ -34,11 +34,11 @@ class _Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.work.num_calls += 1
-        result = function(*args, **(kwargs or {}))
-        if "dot_product" in function.name() and "attention" in function.name():
-            self.work.attention_flops += _attention_flops(function, args)
-        elif function.overloadpacket in flop_registry:
-            self.work.product_flops += flop_registry[function.overloadpacket](*args, **(kwargs or {}), out_val=result)
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        product, attention = operator_flops(function, args, kwargs, result)
+        self.work.product_flops += product
+        self.work.attention_flops += attention
         for tensor in tree_flatten(result)[0]:
             if not isinstance(tensor, torch.Tensor):
                 continue
@@ -56,15 +56,6 @@ class _Operators(TorchDispatchMode):
     def _free(self, key: int) -> None:
         self.in_use -= self._known.pop(key, 0)
         self.when_freed(key)
-
-
-def _attention_flops(function: Any, args: tuple[Any, ...]) -> float:
-    """Of fused attention (Dao, 2023): its backward computes the weights again; a causal mask leaves half of them out."""
-    named = dict(zip((argument.name for argument in function._schema.arguments), args))
-    shapes = [named[name].shape for name in ("query", "key", "value")]
-    is_backward = "grad_out" in named or "grad_out_" in named
-    flops = sdpa_backward_flop_count(shapes[0], *shapes) if is_backward else sdpa_flop_count(*shapes)
-    return flops / 2 if named.get("is_causal") is True else flops
 
 
 class _Calls:

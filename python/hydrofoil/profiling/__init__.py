@@ -1,0 +1,1 @@
+"""Profilers of a model and of a training step."""
