@@ -78,6 +78,8 @@ fi
 # -- build and install -------------------------------------------------------------------------------------------------
 tests=OFF
 [ "$purpose" = test ] && tests=ON
+mpi=OFF
+command -v mpicxx >/dev/null && mpi=ON
 stamp=build/.installed-$tests
 sources=(CMakeLists.txt cmake pyproject.toml hydrofoil apps python)
 [ "$purpose" = test ] && sources+=(tests)
@@ -91,7 +93,7 @@ else
   log=build/setup.log
   # Every tenth of the files is said; the whole output stands in the log.
   .venv/bin/python -m pip --disable-pip-version-check -v install --no-build-isolation --no-deps --force-reinstall \
-    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests . 2>&1 | tee "$log" | awk '
+    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests -C cmake.define.HYDROFOIL_WITH_MPI=$mpi . 2>&1 | tee "$log" | awk '
       match($0, /\[[0-9]+\/[0-9]+\]/) {
         split(substr($0, RSTART + 1, RLENGTH - 2), part, "/")
         tenth = int(10 * part[1] / part[2])

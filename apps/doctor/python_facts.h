@@ -35,8 +35,8 @@ struct PythonFacts {
   std::string package_path;
 };
 
-// Runs `interpreter` and reads what it says; a minute at most passes without a word of it. Does not throw for what
-// Python does.
-[[nodiscard]] PythonFacts examine_python(const std::string& interpreter, int64_t patience_seconds = 60);
+// Runs `interpreter` and reads what it says. Waits `patience_seconds` for each word: from a network file system, torch
+// takes minutes to import. Does not throw for what Python does.
+[[nodiscard]] PythonFacts examine_python(const std::string& interpreter, int64_t patience_seconds = 300);
 
 }  // namespace hydrofoil::doctor

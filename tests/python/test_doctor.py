@@ -30,7 +30,7 @@ def doctor(program: str, environment: dict[str, str]) -> Doctor:  # noqa: F811
                 resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 
         result = subprocess.run([program, "doctor", "--json"], env={**environment, **settings}, capture_output=True, text=True,
-                                timeout=120, preexec_fn=set_limits)
+                                timeout=600, preexec_fn=set_limits)
         assert result.stderr == ""
         report = json.loads(result.stdout)
         levels = [finding["level"] for finding in report["findings"]]
@@ -63,7 +63,7 @@ def test_this_machine_has_no_problem(doctor: Doctor) -> None:
 
 def test_text_has_the_same_lines(program: str, environment: dict[str, str], doctor: Doctor) -> None:  # noqa: F811
     _, lines = doctor()
-    result = subprocess.run([program, "doctor"], env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([program, "doctor"], env=environment, capture_output=True, text=True, timeout=600)
     for name, line in lines.items():
         if name not in LINES_OF_THE_MACHINE:
             assert f"  {line['level']:<9}{name:<15} {line['value']}".split() == next(
@@ -116,7 +116,7 @@ def test_a_kernel_that_forbids_memfd_is_a_warning(program: str, environment: dic
     """A file-size limit of one page stands for what a sandbox does: the memfd cannot be sized."""
     result = subprocess.run(
         [program, "doctor", "--json"], env={**environment, "HYDROFOIL_PYTHON": "/nowhere/python3"}, capture_output=True, text=True,
-        timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+        timeout=600, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
     assert result.returncode == 1, result.stderr
     line = next(finding for finding in json.loads(result.stdout)["findings"] if finding["name"] == "shared memory")
     assert line["level"] == "warning" and "memfd" in line["value"]
