@@ -65,6 +65,7 @@ fi
 has numpy scikit_build_core tqdm matplotlib || { say "installing numpy, scikit-build-core, tqdm, matplotlib"; pip install numpy scikit-build-core tqdm matplotlib; }
 if [ "$purpose" = test ]; then
   has pytest || { say "installing pytest"; pip install pytest; }
+  has material || { say "installing mkdocs-material (for the documentation site)"; pip install mkdocs-material; }
 fi
 if [ "$purpose" = test ] || [ "$slow" = yes ]; then
   has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
@@ -82,9 +83,9 @@ mpi=OFF
 command -v mpicxx >/dev/null && mpi=ON
 stamp=build/.installed-$tests
 sources=(CMakeLists.txt cmake pyproject.toml hydrofoil apps python)
-[ "$purpose" = test ] && sources+=(tests)
+[ "$purpose" = test ] && sources+=(tests docs README.md)
 torch_now=$(.venv/bin/python -c 'import torch; print(torch.__version__)')
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' \) -newer "$stamp" -print -quit)" ]; then
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' -o -name '*.md' \) -newer "$stamp" -print -quit)" ]; then
   say "hydrofoil is up to date"
 else
   say "building and installing hydrofoil (minutes the first time, seconds after)"

@@ -137,7 +137,7 @@ void judge_backends(const PythonFacts& python, const HostFacts& host, Section& s
 
 std::vector<Finding> judge_python(const Program& program, const PythonFacts& python, const HostFacts& host) {
   Section software("Software");
-  software.ok("hydrofoil run", concat(program.version, ", ", program.path));
+  software.ok("program", concat(program.version, ", ", program.path));
   software.ok("compiler", "none is needed: the engine was built ahead of time");
   if (judge_interpreter(python, software) && judge_torch(program, python, software)) {
     judge_package(program, python, software);
