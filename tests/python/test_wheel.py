@@ -1,4 +1,7 @@
-"""The sdist, the wheel from it, and a fresh environment without a compiler that has torch and this wheel alone."""
+"""The sdist, the wheel from it, and a fresh environment without a compiler that has torch and this wheel alone.
+
+HYDROFOIL_WHEEL=FILE takes a wheel that was built before, instead of building for minutes.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,12 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the unpacked sdist: what the sdist lacks, the build would miss."""
+    if built := os.environ.get("HYDROFOIL_WHEEL"):
+        return Path(built)
     source = tmp_path_factory.mktemp("source")
-    with tarfile.open(sdist) as archive:
+    with tarfile.open(request.getfixturevalue("sdist")) as archive:
         archive.extractall(source, filter="data")
     (root,) = source.iterdir()
     folder = tmp_path_factory.mktemp("wheel")
