@@ -1,13 +1,7 @@
 // A model that is no torch::nn: tensors, and a tree that names them. Its two experts form one unit, which is gathered
 // whole, whatever its parts: `hydrofoil run --no-python --nproc 2 custom_unit`.
+#include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mse_loss.h>
-#include <ATen/ops/rand.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/sin.h>
-#include <ATen/ops/tanh.h>
 
 #include <iostream>
 
