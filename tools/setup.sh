@@ -66,6 +66,7 @@ fi
 has numpy scikit_build_core tqdm matplotlib || { say "installing numpy, scikit-build-core, tqdm, matplotlib"; pip install numpy scikit-build-core tqdm matplotlib; }
 if [ "$purpose" = test ]; then
   has pytest || { say "installing pytest"; pip install pytest; }
+  has material || { say "installing mkdocs-material (for the documentation site)"; pip install mkdocs-material; }
 fi
 if [ "$purpose" = test ] || [ "$slow" = yes ]; then
   has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
@@ -85,11 +86,13 @@ fi
 # -- build and install -------------------------------------------------------------------------------------------------
 tests=OFF
 [ "$purpose" = test ] && tests=ON
+mpi=OFF
+command -v mpicxx >/dev/null && mpi=ON
 stamp=build/.installed-$tests
 sources=(CMakeLists.txt cmake pyproject.toml hydrofoil apps python)
-[ "$purpose" = test ] && sources+=(tests)
+[ "$purpose" = test ] && sources+=(tests docs README.md)
 torch_now=$(.venv/bin/python -c 'import torch; print(torch.__version__)')
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' \) -newer "$stamp" -print -quit)" ]; then
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' -o -name '*.md' \) -newer "$stamp" -print -quit)" ]; then
   say "hydrofoil is up to date"
 else
   say "building and installing hydrofoil (minutes the first time, seconds after)"
@@ -98,7 +101,7 @@ else
   log=build/setup.log
   # Every tenth of the files is said; the whole output stands in the log.
   .venv/bin/python -m pip --disable-pip-version-check -v install --no-build-isolation --no-deps --force-reinstall \
-    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests . 2>&1 | tee "$log" | awk '
+    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests -C cmake.define.HYDROFOIL_WITH_MPI=$mpi . 2>&1 | tee "$log" | awk '
       match($0, /\[[0-9]+\/[0-9]+\]/) {
         split(substr($0, RSTART + 1, RLENGTH - 2), part, "/")
         tenth = int(10 * part[1] / part[2])
