@@ -44,7 +44,8 @@ The programs are in `tests/ecosystem/`; none of them knows Hydrofoil.
 
 ## How to run yours
 
-```
+<!-- not run: installs into the environment -->
+```bash
 pip install ./python/compat           # the drop-in distribution named deepspeed
 hydrofoil run --nproc 2 train.py      # or deepspeed --num_gpus 2, accelerate launch --use_deepspeed, torchrun
 ```

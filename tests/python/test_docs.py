@@ -71,6 +71,7 @@ def test_few_blocks_are_not_run() -> None:
         "README.md: make train        # sets everything up, trains a language model on two ranks, shows a loss curve and a sample",
         "README.md: cd examples/consumer",
         "cpp.md: cmake -B build -DCMAKE_PREFIX_PATH=$(hydrofoil --cmake-prefix)",
+        "ecosystem.md: pip install ./python/compat           # the drop-in distribution named deepspeed",
         "index.md: pip install scikit-build-core",
         "plan.md: python benchmarks/plan/accuracy.py --roofs roofs.json",
     ]
