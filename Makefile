@@ -7,11 +7,12 @@ DATA ?=
 ARGS ?=
 TRAIN_DATA := $(if $(DATA),--data $(abspath $(DATA)))
 
-.PHONY: bench bench-setup bench-full bench-micro help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
+.PHONY: bench bench-setup bench-full bench-micro finetune help train train-cpp test test-all setup setup-test setup-test-all asan tsan fuzz lint clean
 
 help:
 	@echo "make train [DATA=file or folder] [NPROC=2] [ARGS='--stage 2']   set up, train the language model, show a sample"
 	@echo "make train-cpp [DATA=...] [NPROC=2] [ARGS='--steps 100']       the same job in C++, without Python in the ranks"
+	@echo "make finetune [DATA=...] [NPROC=2] [ARGS='--steps 60']          fine-tune SmolLM2-135M with Transformers' Trainer under ZeRO-3"
 	@echo "make test                                                       set up, run every test but the slow ones"
 	@echo "make test-all                                                   the slow ones too"
 	@echo "make asan | make tsan                                           C++ tests under the sanitizers"
@@ -32,6 +33,12 @@ setup-test-all:
 
 train: setup
 	$(BIN)/hydrofoil run --nproc $(NPROC) examples/python/language_model/train.py $(TRAIN_DATA) $(ARGS)
+
+# A real pretrained model, SmolLM2-135M-Instruct, by Transformers' Trainer under ZeRO-3; DATA=... trains on other text.
+finetune:
+	@tools/setup.sh finetune
+	@test -f build/smollm2/model.safetensors || $(BIN)/python examples/python/smollm2/convert.py build/smollm2
+	HF_HUB_OFFLINE=1 $(BIN)/hydrofoil run --nproc $(NPROC) examples/python/finetune/finetune.py --model build/smollm2 $(TRAIN_DATA) $(ARGS)
 
 # The job of `make train` by `hydrofoil train`; its default data, too, is the source of Python's standard library.
 STDLIB = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["stdlib"])')

@@ -13,6 +13,7 @@
 
 #include "apps/cmake_prefix.h"
 #include "apps/config_command.h"
+#include "apps/doctor_command.h"
 #include "apps/inspect_command.h"
 #include "apps/launcher/launch.h"
 #include "apps/launcher/supervisor.h"
@@ -36,6 +37,7 @@ Commands:
   config explain  Show every setting of a ds_config.json, resolved, and why it has its value
   inspect         List names, dtypes, shapes and sizes of a safetensors file or a checkpoint
   trace           Show where the time of a step goes, from a trace that hydrofoil.trace wrote
+  doctor          Examine this machine, and say what to do about each problem
 
 Options:
   -h, --help      Print this text and exit; `hydrofoil COMMAND --help` explains a command
@@ -51,8 +53,8 @@ Examples:
   hydrofoil trace trace.json
   cmake -B build -DCMAKE_PREFIX_PATH=$(hydrofoil --cmake-prefix)
 
-Exit codes: 0 done; 1 a plan does not fit; 2 wrong use, or a wrong configuration or file; 126 the system refused
-something; for those of `run` and `train` see their --help.
+Exit codes: 0 done; 1 a plan does not fit, or doctor found a problem; 2 wrong use, or a wrong configuration or
+file; 126 the system refused something; for those of `run` and `train` see their --help.
 )";
 
 // Where this program lies: as it was called (a link in a virtual environment, too), then the file itself.
@@ -114,6 +116,13 @@ int plan(std::span<const std::string> arguments) {
   return 0;
 }
 
+int doctor(std::span<const std::string> arguments, const std::string& called_as) {
+  const DoctorArguments parsed = parse_doctor_arguments(arguments);
+  if (!parsed.help) return doctor_command(parsed, program_paths(called_as), std::cout);
+  std::cout << *parsed.help << std::flush;
+  return 0;
+}
+
 // Replaces this process by the program hydrofoil-train, which lies beside it: the one command that needs libtorch.
 int train_command(std::span<const std::string> arguments, const std::string& called_as) {
   std::string tried;
@@ -152,10 +161,11 @@ int dispatch(const std::vector<std::string>& arguments, const std::string& calle
   if (command == "plan") return plan(rest);
   if (command == "inspect") return inspect_command(rest);
   if (command == "trace") return trace_command(rest);
+  if (command == "doctor") return doctor(rest, called_as);
   const bool flag = command.starts_with("-");
   const std::vector<std::string> names =
       flag ? std::vector<std::string>{"--help", "--version", "--cmake-prefix"}
-           : std::vector<std::string>{"run", "train", "plan", "config", "inspect", "trace"};
+           : std::vector<std::string>{"run", "train", "plan", "config", "inspect", "trace", "doctor"};
   throw InvalidArgument("[hydrofoil] unknown " + std::string(flag ? "flag " : "command ") + command +
                         "; the nearest valid one is " + nearest_name(command, names) + " (see hydrofoil --help)");
 }

@@ -7,7 +7,7 @@ Prints one line "file:line: what is wrong" per violation. Exit codes: 0 none, 1 
 
 Rules, for the files under hydrofoil/:
   - A module includes only modules of lower layers and, within its layer, those in front of it in CHAINS.
-  - <module>/detail/ belongs to its module (and to the module's own tests).
+  - <module>/detail/ belongs to its module (and to the module's own tests and micro-benchmarks).
   - Includes name the full path "hydrofoil/<module>/<file>"; nothing includes apps/, python/ or tests/.
   - base, config, mesh and trace include no torch; no module includes Python or pybind11. apps/ includes neither, but for
     the program apps/train/, which links torch.
@@ -121,7 +121,8 @@ def check_users(root: pathlib.Path) -> Iterator[str]:
             name = file.relative_to(root).as_posix()
             for include in includes(file):
                 parts = include.path.split("/")
-                if parts[0] == "hydrofoil" and "detail" in parts[2:-1] and not name.startswith(f"tests/unit/{parts[1]}/"):
+                if parts[0] == "hydrofoil" and "detail" in parts[2:-1] and not name.startswith(
+                        (f"tests/unit/{parts[1]}/", f"benchmarks/micro/{parts[1]}/")):
                     yield f"{name}:{include.line}: {include.path} is private to {parts[1]}"
                 if top != "apps" or name.startswith(TORCH_PROGRAM) and not PYTHON.fullmatch(include.path):
                     continue

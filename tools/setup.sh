@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tools/setup.sh runtime|test|test-all|bench: everything a fresh machine lacks to train, to test as well, for the slow
-# tests too (a pretrained model of 93 MB), or for Hydrofoil's side of the benchmark. Idempotent; skips what is there, says what it does, and names what is missing where
+# tools/setup.sh runtime|test|test-all|finetune|bench: everything a fresh machine lacks to train, to test as well, for the slow
+# tests too (a pretrained model of 93 MB), to fine-tune that model, or for Hydrofoil's side of the benchmark. Idempotent; skips what is there, says what it does, and names what is missing where
 # it may not install it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +8,7 @@ purpose=${1:-runtime}
 slow=no
 [ "$purpose" = test-all ] && { purpose=test; slow=yes; }
 [ "$purpose" = bench ] && { purpose=runtime; slow=yes; }
+[ "$purpose" = finetune ] && { purpose=runtime; slow=yes; }
 torch_version=${HYDROFOIL_TORCH:-2.13.0}
 python=${PYTHON:-python3}
 say() { printf '[setup] %s\n' "$*"; }
@@ -65,9 +66,16 @@ fi
 has numpy scikit_build_core tqdm matplotlib || { say "installing numpy, scikit-build-core, tqdm, matplotlib"; pip install numpy scikit-build-core tqdm matplotlib; }
 if [ "$purpose" = test ]; then
   has pytest || { say "installing pytest"; pip install pytest; }
+  has material || { say "installing mkdocs-material (for the documentation site)"; pip install mkdocs-material; }
 fi
 if [ "$purpose" = test ] || [ "$slow" = yes ]; then
   has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
+fi
+if [ "$purpose" = test ] || [ "${1:-}" = finetune ]; then
+  has accelerate || { say "installing accelerate (for Transformers' Trainer)"; pip install accelerate; }
+fi
+if [ "$purpose" = test ]; then
+  has trl peft datasets lightning || { say "installing trl, peft, datasets, lightning (for the programs of the ecosystem)"; pip install trl peft datasets lightning; }
 fi
 if [ "$slow" = yes ]; then
   has gguf || { say "installing gguf (to convert SmolLM2)"; pip install gguf; }
@@ -78,11 +86,13 @@ fi
 # -- build and install -------------------------------------------------------------------------------------------------
 tests=OFF
 [ "$purpose" = test ] && tests=ON
+mpi=OFF
+command -v mpicxx >/dev/null && mpi=ON
 stamp=build/.installed-$tests
 sources=(CMakeLists.txt cmake pyproject.toml hydrofoil apps python)
-[ "$purpose" = test ] && sources+=(tests)
+[ "$purpose" = test ] && sources+=(tests docs README.md)
 torch_now=$(.venv/bin/python -c 'import torch; print(torch.__version__)')
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' \) -newer "$stamp" -print -quit)" ]; then
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$torch_now" ] && has hydrofoil && [ -z "$(find "${sources[@]}" -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.py' -o -name '*.txt' -o -name '*.cmake' -o -name '*.toml' -o -name '*.md' \) -newer "$stamp" -print -quit)" ]; then
   say "hydrofoil is up to date"
 else
   say "building and installing hydrofoil (minutes the first time, seconds after)"
@@ -91,7 +101,7 @@ else
   log=build/setup.log
   # Every tenth of the files is said; the whole output stands in the log.
   .venv/bin/python -m pip --disable-pip-version-check -v install --no-build-isolation --no-deps --force-reinstall \
-    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests . 2>&1 | tee "$log" | awk '
+    -C cmake.define.HYDROFOIL_BUILD_TESTS=$tests -C cmake.define.HYDROFOIL_WITH_MPI=$mpi . 2>&1 | tee "$log" | awk '
       match($0, /\[[0-9]+\/[0-9]+\]/) {
         split(substr($0, RSTART + 1, RLENGTH - 2), part, "/")
         tenth = int(10 * part[1] / part[2])
@@ -101,4 +111,14 @@ else
   [ "$tests" = ON ] && echo "$torch_now" > build/.installed-OFF
   echo "$torch_now" > "$stamp"
   say "installed: $(.venv/bin/hydrofoil --version | head -1)"
+fi
+
+# -- the drop-in distribution named deepspeed --------------------------------------------------------------------------
+if [ "$purpose" = test ] || [ "${1:-}" = finetune ]; then
+  names=.venv/.drop-in
+  if ! [ -f "$names" ] || [ -n "$(find python/compat -name '*.py' -newer "$names" -print -quit)" ]; then
+    say "installing the drop-in distribution deepspeed"
+    pip install --no-deps --force-reinstall ./python/compat
+    touch "$names"
+  fi
 fi

@@ -4,7 +4,6 @@
 
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
-#include "hydrofoil/base/nearest.h"
 
 namespace hydrofoil {
 
@@ -23,7 +22,7 @@ DebugChecks parse_debug_checks(std::string_view text) {
       checks.state = true;
     } else {
       HYDROFOIL_CHECK_ARG(false, "HYDROFOIL_DEBUG", "got '", word, "', expected memory, comm or state, separated by ",
-                          "commas; did you mean '", nearest_name(word, {"memory", "comm", "state"}), "'?");
+                          "commas or bars; nothing is checked where it is not set");
     }
     if (end == std::string_view::npos) return checks;
     text.remove_prefix(end + 1);

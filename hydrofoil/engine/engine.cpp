@@ -175,7 +175,20 @@ StepResult Engine::step() {
 }
 
 bool Engine::is_boundary() const {
-  return boundary_.value_or((counters_.micro_steps + 1) % options_.gradient_accumulation_steps == 0);
+  return boundary_.value_or((counters_.micro_steps - window_start_ + 1) % options_.gradient_accumulation_steps == 0);
+}
+
+void Engine::set_batch_sizes(int64_t micro_batch_size, int64_t accumulation_steps) {
+  runtime_->require_alive("set_train_batch_size");
+  HYDROFOIL_CHECK_ARG(micro_batch_size >= 1 && accumulation_steps >= 1, "set_train_batch_size", "got micro batches of ",
+                      micro_batch_size, " and ", accumulation_steps, " accumulation steps, expected at least 1");
+  HYDROFOIL_CHECK_ARG(counters_.micro_steps == window_start_, "set_train_batch_size", "got a call after ",
+                      counters_.micro_steps - window_start_, " micro steps of an accumulation window, expected one ",
+                      "between windows, after the step that ends one");
+  options_.train_micro_batch_size_per_gpu = micro_batch_size;
+  options_.gradient_accumulation_steps = accumulation_steps;
+  options_.train_batch_size = micro_batch_size * accumulation_steps * runtime_->gather_group().size();
+  configure_rounds();
 }
 
 void Engine::set_boundary(std::optional<bool> is_boundary) {
@@ -203,7 +216,7 @@ void Engine::report_overflow(const zero::GradientSummary& summary) {
 bool Engine::recover() {
   runtime_->recover();
   if (!runtime_->take_aborted_window()) return false;
-  counters_.micro_steps -= counters_.micro_steps % options_.gradient_accumulation_steps;
+  counters_.micro_steps = window_start_;
   log_warning(
       "a backward ended with an exception: the gradients of its accumulation window are dropped, and the window "
       "starts anew");

@@ -98,6 +98,8 @@ class Engine {
   // Whether the running micro step ends an accumulation window; set_boundary overrides it until set again or to
   // nullopt.
   [[nodiscard]] bool is_boundary() const;
+  // From the next accumulation window on. Throws InvalidArgument within one, and for sizes below 1.
+  void set_batch_sizes(int64_t micro_batch_size, int64_t accumulation_steps);
   void set_boundary(std::optional<bool> is_boundary);
   // Backward does not reduce while true. Throws InvalidArgument where gradients are sharded (stages 2, 3), where each
   // must.

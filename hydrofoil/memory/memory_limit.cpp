@@ -4,8 +4,8 @@
 #include <cerrno>
 #include <fstream>
 #include <limits>
-#include <sstream>
 
+#include "hydrofoil/base/control_groups.h"
 #include "hydrofoil/base/error.h"
 
 namespace hydrofoil::memory {
@@ -31,33 +31,13 @@ int64_t limit_in(const std::string& path) {
   return file >> limit && limit > 0 ? limit : kNone;
 }
 
-// Of a group and of those above it.
-int64_t limit_of_group(const std::string& base, std::string group, const char* file) {
-  int64_t limit = limit_in(base + "/" + file);
-  while (!group.empty() && group != "/") {
-    limit = std::min(limit, limit_in(base + group + "/" + file));
-    group.resize(group.rfind('/') == std::string::npos ? 0 : group.rfind('/'));
-  }
-  return limit;
-}
-
 }  // namespace
 
 int64_t host_memory_limit(const std::string& root) {
   int64_t limit = physical_memory(root + "/proc/meminfo");
-  std::ifstream groups(root + "/proc/self/cgroup");  // lines "number:controllers:path"
-  std::string line;
-  while (std::getline(groups, line)) {
-    std::istringstream fields(line);
-    std::string number;
-    std::string controllers;
-    std::string path;
-    if (!std::getline(fields, number, ':') || !std::getline(fields, controllers, ':') || !std::getline(fields, path))
-      continue;
-    const std::string base = root + "/sys/fs/cgroup";
-    if (controllers.empty()) limit = std::min(limit, limit_of_group(base, path, "memory.max"));
-    if (("," + controllers + ",").find(",memory,") != std::string::npos) {
-      limit = std::min(limit, limit_of_group(base + "/memory", path, "memory.limit_in_bytes"));
+  for (const std::string& folder : control_group_folders("memory", root)) {
+    for (const char* file : {"memory.max", "memory.limit_in_bytes"}) {
+      limit = std::min(limit, limit_in(folder + "/" + file));
     }
   }
   return limit;

@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "hydrofoil/base/error.h"
 #include "hydrofoil/zero/unit.h"
 
@@ -47,6 +49,12 @@ void InitialShard::release(std::optional<int> modifier_rank) {
   HYDROFOIL_CHECK_ARG(!lost, "GatheredParameters", "parameter ", name_,
                       " was written without a modifier_rank; the change is lost. "
                       "Pass modifier_rank=R: what rank R wrote becomes every rank's value");
+}
+
+at::Tensor InitialShard::local() const {
+  HYDROFOIL_CHECK_ARG(flat_ != nullptr, "ds_tensor", "parameter ", name_, " belongs to an engine now");
+  const Range part = intersect({0, flat_->slots()[0].numel}, flat_->owned());
+  return flat_->owned_model().narrow(0, 0, std::max<int64_t>(part.numel(), 0));
 }
 
 void InitialShard::retire() {

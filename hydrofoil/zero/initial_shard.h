@@ -26,6 +26,9 @@ class InitialShard {
   // With a modifier rank, that rank's values become every rank's. Throws InvalidArgument where the parameter was
   // written without one.
   void release(std::optional<int> modifier_rank);
+  [[nodiscard]] bool gathered() const { return holds_ > 0; }
+  // This rank's part of the parameter: 1-D in its memory order, possibly empty. A view.
+  [[nodiscard]] at::Tensor local() const;
   // Gives its memory back: the parameter has moved into a unit. Idempotent.
   void retire();
 

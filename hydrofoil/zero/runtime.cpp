@@ -259,7 +259,9 @@ void Runtime::recover() {
 std::shared_ptr<Invocation> Runtime::enter(int scope) {
   if (!gatherer_->in_forward() && !in_backward()) {
     recover();
-    if (!reducer_->window_open() && requires_grad_changed()) regroup();
+    // Not for a forward that no backward follows: PEFT freezes adapters for a reference forward, between a forward and
+    // its backward, and thaws them again.
+    if (at::GradMode::is_enabled() && !reducer_->window_open() && requires_grad_changed()) regroup();
     gatherer_->expect_forward(!reducer_->window_ends());
   }
   return gatherer_->enter(scope);

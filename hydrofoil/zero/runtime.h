@@ -141,6 +141,9 @@ class Runtime {
   // Replaces it: `tensors` over aside_range(), or none where it keeps nothing. The same number on every rank.
   void set_aside(int64_t parameter, const std::vector<at::Tensor>& tensors);
 
+  // Releases the units that stay gathered between passes; they are gathered again when they are used.
+  void release_retained();
+
   // Reads the parameters into the fp32 masters again (after .data writes). Collective.
   void refresh_masters();
 
@@ -156,10 +159,20 @@ class Runtime {
   // The other way: writes a full value into the owned slice of every rank.
   void scatter(int64_t parameter, const OwnedTensor& select, const at::Tensor& value);
 
+  // This rank's part of the same, 1-D in the parameter's memory order and possibly empty: a view, and not collective.
+  [[nodiscard]] at::Tensor local(int64_t parameter, const OwnedTensor& select);
+  // This rank's part of the parameter itself, in the model's dtype, frozen or not.
+  [[nodiscard]] at::Tensor local_parameter(int64_t parameter) const;
+  [[nodiscard]] FlatGroup::State state_of(int64_t parameter) const;
+
   // Full reduced gradient in fp32, as reduced; nullopt where this window has not reduced it. Collective.
   [[nodiscard]] std::optional<at::Tensor> reduced_gradient(int64_t parameter);
   // Replaces it. Throws InvalidArgument where this window has not reduced it yet: the reduction would overwrite it.
   void set_reduced_gradient(int64_t parameter, const at::Tensor& value);
+  // This rank's part of it, a view; undefined where this window has not reduced it. Not collective.
+  [[nodiscard]] at::Tensor local_reduced_gradient(int64_t parameter);
+  // Sets this rank's part of the master; each rank brings its own. Collective.
+  void set_local_master(int64_t parameter, const at::Tensor& value);
   // Sets a parameter's full value on every rank: master, model copy and, where it is not sharded, the parameter itself.
   // Collective.
   void set_master(int64_t parameter, const at::Tensor& value);

@@ -21,6 +21,14 @@ at::Tensor gather_owned(const at::Tensor& owned, const FlatGroup& group, const c
   return full;
 }
 
+// The elements of a slot that this rank owns, of a tensor over the group's owned slice.
+at::Tensor part_of(const at::Tensor& owned, const FlatGroup& group, size_t slot_number) {
+  const auto& slot = group.slots()[slot_number];
+  const Range part = intersect({slot.offset, slot.offset + slot.numel}, group.owned());
+  if (part.numel() <= 0) return owned.narrow(0, 0, 0);
+  return owned.narrow(0, part.begin - group.owned().begin, part.numel());
+}
+
 }  // namespace
 
 std::vector<int> Runtime::units_of(const std::vector<int64_t>& parameters) const {
@@ -138,6 +146,34 @@ void Runtime::scatter(int64_t parameter, const OwnedTensor& select, const at::Te
       .copy_(ordered.as_strided({slot.numel}, {1}, 0).narrow(0, part.begin - slot.offset, part.numel()));
 }
 
+at::Tensor Runtime::local(int64_t parameter, const OwnedTensor& select) {
+  const Place place = place_with_states(parameter, "safe_get_local");
+  Unit& unit = *units_[place.unit];
+  return part_of(select(unit, place.bucket), *unit.groups[place.group], place.slot);
+}
+
+at::Tensor Runtime::local_parameter(int64_t parameter) const {
+  require_alive("ds_tensor");
+  const Place& place = places_.at(parameter);
+  const FlatGroup& group = *units_[place.unit]->groups[place.group];
+  return part_of(group.owned_model(), group, place.slot);
+}
+
+FlatGroup::State Runtime::state_of(int64_t parameter) const {
+  require_alive("ds_status");
+  const Place& place = places_.at(parameter);
+  return units_[place.unit]->groups[place.group]->state();
+}
+
+at::Tensor Runtime::local_reduced_gradient(int64_t parameter) {
+  require_alive("safe_get_local_grad");
+  const Place& place = places_.at(parameter);
+  if (place.bucket < 0 || units_[place.unit]->buckets[place.bucket]->state() != GradientBucket::State::kReduced) {
+    return {};
+  }
+  return local(parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->owned_gradient(); });
+}
+
 std::optional<at::Tensor> Runtime::reduced_gradient(int64_t parameter) {
   require_alive("safe_get_full_grad");
   const Place& place = places_.at(parameter);
@@ -154,6 +190,32 @@ void Runtime::set_reduced_gradient(int64_t parameter, const at::Tensor& value) {
       ": no reduced gradient to replace; call it between the backward of an accumulation boundary and step");
   scatter(
       parameter, [](Unit& unit, size_t b) { return unit.buckets[b]->owned_gradient(); }, value);
+}
+
+void Runtime::release_retained() {
+  require_alive("empty_partition_cache");
+  gatherer_->release_retained();
+}
+
+void Runtime::set_local_master(int64_t parameter, const at::Tensor& value) {
+  const at::NoGradGuard no_grad;
+  const OwnedTensor master = [](Unit& unit, size_t b) { return unit.buckets[b]->group().owned_master(); };
+  const Place place = place_with_states(parameter, "safe_set_local_fp32_param");
+  const FlatGroup& group = *units_[place.unit]->groups[place.group];
+  const at::Tensor part = local(parameter, master);
+  HYDROFOIL_CHECK_ARG(value.numel() == part.numel(), "safe_set_local_fp32_param", "parameter ",
+                      parameters_[parameter].name, ": got ", value.numel(), " elements, expected this rank's ",
+                      part.numel());
+  if (!group.sharded()) {  // one rank: its part is everything
+    const at::Tensor& whole = parameters_[parameter].parameter;
+    set_master(parameter, value.reshape({-1}).as_strided(whole.sizes(), whole.strides()));
+    return;
+  }
+  gatherer_->release_retained();
+  synchronize_parameters();
+  part.copy_(value.reshape({-1}));
+  if (group.has_master_copy()) group.owned_model().copy_(group.owned_master());
+  synchronize_parameters();
 }
 
 void Runtime::set_master(int64_t parameter, const at::Tensor& value) {

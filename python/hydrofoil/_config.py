@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = ["config_text"]
 def config_text(config: Any) -> str:
     """A config as C++ takes it: JSON text of a dict, or the path or base64 text as it is."""
     if isinstance(config, dict):
+        config = _nested(config)
         try:
             return json.dumps(config)
         except TypeError:
@@ -21,6 +23,19 @@ def config_text(config: Any) -> str:
     if isinstance(config, (str, os.PathLike)):
         return os.fspath(config)
     raise TypeError(f"config: got {type(config).__name__}, expected a dict, a path, or base64 text")
+
+
+def _nested(config: dict[str, Any]) -> dict[str, Any]:
+    """TRL (1.16) writes "zero_optimization.reduce_bucket_size" as one key, which DeepSpeed overlooks: it becomes the section's key."""
+    dotted = [key for key in config if isinstance(key, str) and key.startswith("zero_optimization.") and key.count(".") == 1]
+    if not dotted:
+        return config
+    section = dict(config.get("zero_optimization") or {})
+    for key in dotted:
+        value = config[key]
+        section.setdefault(key.partition(".")[2], int(value) if isinstance(value, float) and key.endswith(("_size", "_threshold")) else value)
+    logging.getLogger("hydrofoil").warning("config: %s: taken as keys of the section zero_optimization, where it has none of that name", ", ".join(dotted))
+    return {key: value for key, value in config.items() if key not in dotted} | {"zero_optimization": section}
 
 
 def _not_json(value: Any, path: str) -> tuple[str, Any]:

@@ -17,16 +17,30 @@ class ConfigGetters:
     options: _C.EngineOptions
     optimizer: Any
     core: _C.Engine
+    world_size: int
     global_rank: int
 
     def train_batch_size(self) -> int:
-        return self.options.train_batch_size
+        return self.core.batch_sizes[0]
 
     def train_micro_batch_size_per_gpu(self) -> int:
-        return self.options.train_micro_batch_size_per_gpu
+        return self.core.batch_sizes[1]
 
     def gradient_accumulation_steps(self) -> int:
-        return self.options.gradient_accumulation_steps
+        return self.core.batch_sizes[2]
+
+    def set_train_batch_size(self, train_batch_size: int) -> None:
+        """Changes how many micro batches a step takes, from the next step on; ValueError where the size is no whole number of them."""
+        micro = self.train_micro_batch_size_per_gpu()
+        steps, rest = divmod(train_batch_size, micro * self.world_size)
+        if rest or steps < 1:
+            raise ValueError(f"set_train_batch_size: got {train_batch_size}, expected a multiple of {micro * self.world_size}: micro batches of "
+                             f"{micro} on {self.world_size} ranks")
+        self.core.set_batch_sizes(micro, steps)
+
+    def set_train_micro_batch_size(self, micro_batch_size: int) -> None:
+        """Changes the size of a micro batch; the accumulation steps stay."""
+        self.core.set_batch_sizes(micro_batch_size, self.gradient_accumulation_steps())
 
     def get_batch_info(self) -> tuple[int, int, int]:
         return self.train_batch_size(), self.train_micro_batch_size_per_gpu(), self.gradient_accumulation_steps()

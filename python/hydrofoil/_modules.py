@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import Any, Iterable, Optional
 
 import torch
 
 from hydrofoil import _C
+from hydrofoil.leaf_modules import z3_leaf_module
 
 __all__ = ["Wrapping", "describe", "cast_buffers"]
 
@@ -24,7 +25,7 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
     nodes: list[_C.ModuleNode] = []
     position: dict[int, int] = {}
 
-    def visit(module: torch.nn.Module, path: str, parent: int) -> None:
+    def visit(module: torch.nn.Module, path: str, parent: int, leaf: Optional[torch.nn.Module] = None) -> None:
         if id(module) in position:
             return
         if isinstance(module, torch.jit.ScriptModule):
@@ -32,6 +33,7 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
                              "the module that was scripted")
         here = position[id(module)] = len(modules)
         own = []
+        leaf = module if leaf is None and z3_leaf_module(module) else leaf
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -42,13 +44,15 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
                 if need_values or isinstance(parameter, torch.nn.parameter.UninitializedParameter):
                     _require_values(names[-1], parameter)
             own.append(index[id(parameter)])
-        whole = path in kept or getattr(module, "_z3_leaf", False)
+            if leaf is not None:
+                parameter.ds_z3_leaf_module = leaf
+        whole = path in kept or z3_leaf_module(module)
         kept.discard(path)
         modules.append(module)
         nodes.append(_C.ModuleNode(path, type(module).__qualname__, parent, isinstance(module, _LISTS), whole, own))
         for name, child in module._modules.items():
             if child is not None:
-                visit(child, f"{path}.{name}" if path else name, here)
+                visit(child, f"{path}.{name}" if path else name, here, leaf)
 
     visit(model, "", -1)
     if kept:

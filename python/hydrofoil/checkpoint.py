@@ -13,9 +13,10 @@ from hydrofoil import _C, _state_json, utils
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
 
-__all__ = ["load", "save", "save_model"]
+__all__ = ["consolidated_state_dict", "load", "save", "save_model"]
 
 _EXTRA_STATE = "extra_state"  # name of the text and, with /<number>, of the tensors
+_CLIENT_STATE = "client_state"  # its tensors are client_state/<number>
 _SCALAR = "number:"  # before the names of states that are Python numbers
 
 
@@ -46,11 +47,12 @@ def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
     return dict(found.values())
 
 
-def _json(value: Any, what: str) -> str:
+def _json(value: Any, what: str, tensors: Optional[list[torch.Tensor]] = None) -> str:
     try:
-        return _state_json.dumps(value)
+        return _state_json.dumps(value, tensors)
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"save_checkpoint: {what} holds something that JSON cannot keep ({error}); checkpoints hold no pickles") from None
+        raise ValueError(f"save_checkpoint: {what} holds something that a checkpoint cannot keep: {error}; it keeps None, numbers, strings, bytes, tensors, "
+                         "lists, tuples and dicts of them, no pickles") from None
 
 
 def _source_rank(engine: "Engine", saved: _C.LoadedCheckpoint) -> int:
@@ -150,7 +152,10 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
         state = {k: v for k, v in engine.lr_scheduler.state_dict().items() if not callable(v)}
         states["lr_scheduler"] = _json(state, "the learning rate schedule's state")
     request.states = states
-    request.client_state = _json(client_state, "client_state")
+    tensors: list[torch.Tensor] = []
+    request.client_state = _json(client_state, "client_state", tensors)
+    for i, tensor in enumerate(tensors if engine.global_rank == 0 else ()):  # its text is rank 0's too
+        request.add_extra(f"{_CLIENT_STATE}/{i}", "tensor", tensor.detach())
     request.client_optimizer = _client_optimizer(engine)
     for name, buffer in _buffers(engine).items():
         request.add_extra(name, _kind_of_rank("buffer", engine.global_rank), buffer)
@@ -171,6 +176,28 @@ def save_model(engine: "Engine", directory: str, filename: str, exclude_frozen: 
         buffers.add_extra(name, "buffer", buffer)
     _C.save_model(engine.core, os.path.join(directory, filename), buffers)
     return True
+
+
+def consolidated_state_dict(engine: "Engine", exclude_frozen: bool) -> Optional[dict[str, Any]]:
+    """The model's state dict on rank 0, in CPU memory; None elsewhere. One module's own parameters are gathered at a time. Collective."""
+    from hydrofoil.zero import GatheredParameters
+
+    is_writer = engine.global_rank == 0
+    state: dict[str, Any] = {}
+    copies: dict[int, torch.Tensor] = {}  # tied parameters stay one tensor
+    for path, module in engine.module.named_modules(remove_duplicate=False):
+        own = {name: p for name, p in module._parameters.items() if p is not None and (p.requires_grad or not exclude_frozen)}
+        with GatheredParameters([p for p in own.values() if id(p) not in copies]):
+            for name, parameter in own.items():
+                if id(parameter) not in copies:
+                    copies[id(parameter)] = parameter.detach().cpu().clone() if is_writer else parameter
+                state[f"{path}.{name}" if path else name] = copies[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                state[f"{path}.{name}" if path else name] = buffer.detach().cpu().clone()
+        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+            state[f"{path}._extra_state" if path else "_extra_state"] = module.get_extra_state()
+    return state if is_writer else None
 
 
 def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
@@ -208,7 +235,10 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
     _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None, _client_optimizer(engine))
     with _together(engine, "load_checkpoint: the rest"):
         _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
-    return saved.directory, _state_json.loads(saved.client_state)
+    tensors: list[torch.Tensor] = []
+    while (tensor := saved.read_extra(f"{_CLIENT_STATE}/{len(tensors)}", "tensor")) is not None:
+        tensors.append(tensor)
+    return saved.directory, _state_json.loads(saved.client_state, tensors)
 
 
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,

@@ -18,11 +18,24 @@ import torch.distributed as _dist
 # aborts the process ("terminate called without an active exception", torch 2.13).
 import torch.distributed.nn.functional as _bound_before_init  # noqa: F401
 from torch.distributed import *  # noqa: F401,F403  (the collectives, under the names that scripts use)
-from torch.distributed import ReduceOp, all_gather_into_tensor, get_rank, get_world_size, new_group, reduce_scatter_tensor  # noqa: F401
+from torch.distributed import (  # noqa: F401
+    ProcessGroup,
+    ReduceOp,
+    all_gather_into_tensor,
+    get_global_rank,
+    get_rank,
+    get_world_size,
+    is_available,
+    new_group,
+    reduce_scatter_tensor,
+)
 
 from hydrofoil import _C
 
-__all__ = ["EngineGroups", "get_local_rank", "init_distributed", "is_initialized", "log_summary", "reset_log"]
+__all__ = ["EngineGroups", "all_gather_coalesced", "all_reduce_coalesced", "allgather_fn", "configure", "get_all_ranks_from_group", "get_local_rank",
+           "get_world_group", "has_all_gather_into_tensor", "has_all_reduce_coalesced", "has_coalescing_manager", "has_reduce_scatter_tensor",
+           "inference_all_reduce", "init_distributed", "initialize_mesh_device", "is_initialized", "log_summary", "mpi_discovery", "reduce_scatter_fn",
+           "reset_log"]
 
 _channel_counter = itertools.count()
 _logged_engines: list[weakref.ref[Any]] = []  # the C++ engines whose config has comms_logger, in the order of their making
@@ -44,6 +57,61 @@ def is_initialized() -> bool:
 
 def get_local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def get_world_group() -> Any:
+    return _dist.group.WORLD
+
+
+def get_all_ranks_from_group(group: Any = None) -> list[int]:
+    return _dist.get_process_group_ranks(group if group is not None else _dist.group.WORLD)
+
+
+def allgather_fn(output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any = None, async_op: bool = False, debug: Any = None) -> Any:
+    return all_gather_into_tensor(output_tensor, input_tensor, group=group, async_op=async_op)
+
+
+def reduce_scatter_fn(output_tensor: torch.Tensor, tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False,
+                      prof: bool = False, debug: Any = None) -> Any:
+    return reduce_scatter_tensor(output_tensor, tensor, op=op, group=group, async_op=async_op)
+
+
+def inference_all_reduce(tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None) -> Any:
+    return _dist.all_reduce(tensor, op=op, group=group)
+
+
+def all_gather_coalesced(output_tensors: list[torch.Tensor], input_tensors: list[torch.Tensor], group: Any = None, async_op: bool = False) -> Any:
+    """One gather a pair; with `async_op` a list of works."""
+    works = [all_gather_into_tensor(out, one, group=group, async_op=async_op) for out, one in zip(output_tensors, input_tensors, strict=True)]
+    return works if async_op else None
+
+
+def all_reduce_coalesced(tensors: list[torch.Tensor], op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
+    works = [_dist.all_reduce(tensor, op=op, group=group, async_op=async_op) for tensor in tensors]
+    return works if async_op else None
+
+
+def has_all_gather_into_tensor() -> bool:
+    return True
+
+
+has_reduce_scatter_tensor = has_all_reduce_coalesced = has_coalescing_manager = has_all_gather_into_tensor
+
+
+def initialize_mesh_device(mesh_shape: tuple[int, ...], mesh_dim_names: tuple[str, ...]) -> Any:
+    return _dist.init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", mesh_shape, mesh_dim_names=mesh_dim_names)
+
+
+def configure(deepspeed_config: Any = None, enabled: Optional[bool] = None, prof_all: Optional[bool] = None, prof_ops: Any = None,
+              verbose: Optional[bool] = None, debug: Optional[bool] = None) -> None:
+    """The communication log is an option of an engine's config (`comms_logger`); nothing can be set from here."""
+    if any((enabled, prof_all, prof_ops, verbose, debug)):
+        raise NotImplementedError("comm.configure: set comms_logger in the ds_config in place of arguments")
+
+
+def mpi_discovery(distributed_port: int = 29500, verbose: bool = True) -> None:
+    """Rank and size from mpirun's variables, for torch.distributed's."""
+    _discover_mpi()
 
 
 def _discover_mpi() -> None:

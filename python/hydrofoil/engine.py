@@ -16,6 +16,7 @@ from hydrofoil._clock import PhaseClock
 from hydrofoil._config import config_text
 from hydrofoil._getters import ConfigGetters
 from hydrofoil.dataloader import DataLoader
+from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
 from hydrofoil.profiling.step_profile import StepProfile
 
@@ -72,7 +73,9 @@ class Engine(ConfigGetters, torch.nn.Module):
         kind: Optional[_C.OptimizerKind] = None
         client = None
         defaults: dict[str, Any] = {"lr": 1e-3}
-        if optimizer is not None:
+        if isinstance(optimizer, NativeOptimizer):
+            kind, groups, defaults = optimizer.native_kind, optimizer.param_groups, optimizer.defaults
+        elif optimizer is not None:
             client = optimizer(parameter_groups(model_parameters, self.module)) if _is_factory(optimizer) else optimizer
             groups = [dict(group) for group in client.param_groups]
         else:
@@ -166,7 +169,7 @@ class Engine(ConfigGetters, torch.nn.Module):
             scaled = self.core.scale_loss(loss, scale_wrt_gas)
             run = lambda: scaled.backward(retain_graph=retain_graph or None, **kwargs)  # noqa: E731  (None: as create_graph says)
             run() if self._profile is None else self._profile.backward(run)
-        return loss / self.options.gradient_accumulation_steps if scale_wrt_gas else loss
+        return loss / self.gradient_accumulation_steps() if scale_wrt_gas else loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for a plain loss.backward()."""
@@ -267,6 +270,21 @@ class Engine(ConfigGetters, torch.nn.Module):
                 return getattr(module, name)
             raise
 
+    def get_sequence_parallel_group(self) -> Any:
+        """None: sequences are not split."""
+        return None
+
+    @contextlib.contextmanager
+    def coalesce_grad_reduction(self) -> Iterator[None]:
+        """Several backward passes before one step(): their gradients are summed. Each reduces its own, so this saves no communication."""
+        if self.zero_optimization_stage() == 0:
+            raise ValueError("coalesce_grad_reduction: got ZeRO stage 0, expected 1 to 3; use no_sync()")
+        yield
+
+    def empty_partition_cache(self) -> None:
+        """Releases units that stay gathered between micro steps. Collective."""
+        self.core.release_retained()
+
     # -- state ---------------------------------------------------------------------------------------------------------
     def module_state_dict(self, exclude_frozen_parameters: bool = False) -> dict[str, Any]:
         """Full state dict of the model on every rank; sharded parameters are gathered (collective)."""
@@ -277,6 +295,14 @@ class Engine(ConfigGetters, torch.nn.Module):
             state = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value  # extra states may be anything
                      for name, value in self.module.state_dict().items()}
         return {n: v for n, v in state.items() if not (exclude_frozen_parameters and n in frozen)}
+
+    def _zero3_consolidated_16bit_state_dict(self, exclude_frozen_parameters: bool = False) -> Optional[dict[str, Any]]:
+        """The whole model in its own dtype on rank 0, in CPU memory; None on the others. Collective, unit by unit."""
+        from hydrofoil import checkpoint
+
+        return checkpoint.consolidated_state_dict(self, exclude_frozen_parameters)
+
+    _consolidated_16bit_state_dict = _zero3_consolidated_16bit_state_dict
 
     def load_module_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> Any:
         """Loads full values on every rank; the fp32 masters follow (collective)."""

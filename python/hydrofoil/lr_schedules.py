@@ -8,7 +8,7 @@ import torch
 
 from hydrofoil import _C
 
-__all__ = ["LRRangeTest", "OneCycle", "Schedule", "VALID_LR_SCHEDULES", "WarmupCosineLR", "WarmupDecayLR", "WarmupLR"]
+__all__ = ["LRRangeTest", "OneCycle", "Schedule", "VALID_LR_SCHEDULES", "add_tuning_arguments", "WarmupCosineLR", "WarmupDecayLR", "WarmupLR"]
 
 _VECTORS = ("warmup_min_lr", "warmup_max_lr", "lr_range_test_min_lr")
 
@@ -86,3 +86,19 @@ class LRRangeTest(Schedule):
 
 SCHEDULES = {cls.kind: cls for cls in (WarmupLR, WarmupDecayLR, WarmupCosineLR, OneCycle, LRRangeTest)}
 VALID_LR_SCHEDULES = list(SCHEDULES)
+
+
+def add_tuning_arguments(parser: Any) -> Any:
+    """--lr_schedule and the parameters of each schedule, for argparse."""
+    group = parser.add_argument_group("Convergence Tuning", "Learning rate schedules")
+    group.add_argument("--lr_schedule", type=str, default=None, help=f"one of {', '.join(VALID_LR_SCHEDULES)}")
+    known: set[str] = set()
+    for schedule in SCHEDULES.values():
+        options = _C.ScheduleOptions()
+        options.kind = getattr(_C.ScheduleKind, schedule.kind)
+        for name in sorted(name for name in dir(options) if not name.startswith("_") and name != "kind"):
+            value = getattr(options, name)
+            if name not in known and isinstance(value, (bool, int, float)):
+                known.add(name)
+                group.add_argument(f"--{name}", type=float if isinstance(value, float) else int, default=value)
+    return parser

@@ -75,6 +75,26 @@ def _guard_client(optimizer: "ZeroOptimizer") -> list[Any]:
     return [getattr(client, register)(hook) for register, hook in guards.items() if hasattr(client, register)]
 
 
+class _ParameterOffload:
+    """What programs look at that take DeepSpeed's stage 3 hooks off while all parameters are gathered (TRL's generation).
+
+    Here a forward of gathered parameters gathers nothing, so there is nothing to take off.
+    """
+
+    def __init__(self) -> None:
+        self.module = self
+        self.forward_hooks: list[Any] = []
+        self.backward_hooks: list[Any] = []
+
+    def named_parameters(self, recurse: bool = True) -> Iterator[Any]:
+        return iter(())
+
+    ds_external_parameters = named_parameters
+
+    def _register_deepspeed_module(self, module: Any) -> None:
+        pass
+
+
 class ZeroOptimizer(torch.optim.Optimizer):
     """Steps the engine's shards. `param_groups` are the source of lr, betas, weight decay, ... and may be changed at any time.
 
@@ -304,6 +324,12 @@ class ZeroOptimizer(torch.optim.Optimizer):
         return self._engine.core.loss_scale
 
     cur_scale = loss_scale
+
+    @property
+    def parameter_offload(self) -> _ParameterOffload:
+        if self._engine.zero_optimization_stage() < 3:
+            raise AttributeError("parameter_offload: of stage 3 only")
+        return _ParameterOffload()
 
     @property
     def overflow(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, Callable, Optional, Union
 
 import torch
@@ -11,6 +12,8 @@ from hydrofoil._config import config_text
 from hydrofoil._trace import trace_costs
 
 __all__ = ["plan"]
+
+_MOST_RANKS = 1 << 24  # as the command
 
 
 def plan(model: torch.nn.Module, config: Any, world_size: int = 1, num_nodes: int = 1, *, memory: Optional[Union[int, str]] = None,
@@ -22,23 +25,23 @@ def plan(model: torch.nn.Module, config: Any, world_size: int = 1, num_nodes: in
     activations and compute; without it both are left out. `memory` (bytes or text like "24GiB", of a rank): ValueError
     where the plan needs more, with the cheapest setting that would fit.
     """
-    world_size, num_nodes = _count("world_size", world_size), _count("num_nodes", num_nodes)
+    world_size, num_nodes = _count("world_size", world_size, _MOST_RANKS), _count("num_nodes", num_nodes, _MOST_RANKS)
     device = next((p.device.type for p in model.parameters()), "cpu")
     cpu_device = device in ("cpu", "meta") and not (device == "meta" and torch.cuda.is_available())
     options = _C.resolve_config(config_text(config), world_size, cpu_device)
     modules, nodes, names, parameters = _modules.describe(model, options.unit_names, need_values=False)
     table = [(name, p.numel(), _dtype(p), p.requires_grad) for name, p in zip(names, parameters)]
     costs = trace_costs(model, modules, _model_dtype(options), step) if step is not None else []
-    limit = _C.parse_byte_size("memory", memory) if isinstance(memory, str) else None if memory is None else _count("memory", memory)
+    limit = _C.parse_byte_size("memory", memory) if isinstance(memory, str) else None if memory is None else _count("memory", memory, 2**62)
     made, why_not = _C.make_plan(options, world_size, num_nodes, cpu_device, True, nodes, table, costs, roofs or _C.Roofs(), limit)
     if why_not is not None:
         raise ValueError(f"plan: {why_not}")
     return made
 
 
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value < 1 or value >= 2**62 or value != int(value):
-        raise ValueError(f"plan: {name}: got {value!r}, expected a whole number from 1 on")
+def _count(name: str, value: Any, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 1 <= value <= most or value != int(value):
+        raise ValueError(f"plan: {name}: got {value!r}, expected a whole number from 1 to {most}")
     return int(value)
 
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 
 from hydrofoil import _C
 from hydrofoil.dataloader import RepeatingLoader
+from hydrofoil.leaf_modules import (
+    get_z3_leaf_modules,
+    set_z3_leaf_module,
+    set_z3_leaf_modules,
+    set_z3_leaf_modules_by_name,
+    set_z3_leaf_modules_by_suffix,
+    unset_z3_leaf_modules,
+    z3_leaf_module,
+    z3_leaf_parameter,
+)
 
 __all__ = [
-    "RepeatingLoader", "cast_floating", "log_dist", "logger", "safe_get_full_fp32_param", "safe_get_full_grad",
-    "safe_get_full_optimizer_state", "safe_set_full_fp32_param", "safe_set_full_grad", "safe_set_full_optimizer_state",
-    "set_z3_leaf_modules",
+    "OnDevice", "RepeatingLoader", "cast_floating", "clone_tensors_for_torch_save", "get_z3_leaf_modules", "instrument_w_nvtx", "is_compile_supported",
+    "log_dist", "log_dist_once", "logger", "move_to_device", "safe_get_full_fp32_param", "safe_get_full_grad", "safe_get_full_optimizer_state",
+    "safe_get_local_fp32_param", "safe_get_local_grad", "safe_get_local_optimizer_state", "safe_set_full_fp32_param", "safe_set_full_grad",
+    "safe_set_full_optimizer_state", "safe_set_local_fp32_param", "safe_set_local_grad", "safe_set_local_optimizer_state",
+    "safe_update_full_grad_vectorized", "set_log_level_from_string", "set_z3_leaf_module", "set_z3_leaf_modules", "set_z3_leaf_modules_by_name",
+    "set_z3_leaf_modules_by_suffix", "unset_z3_leaf_modules", "z3_leaf_module", "z3_leaf_parameter",
 ]
 
 logger = logging.getLogger("hydrofoil")
@@ -33,15 +47,84 @@ def log_dist(message: str, ranks: Optional[list[int]] = None, level: int = loggi
         logger.log(level, "[rank %d] %s", rank, message)
 
 
+@functools.lru_cache(maxsize=None)
+def _log_once(message: str, ranks: tuple[int, ...], level: int) -> None:
+    log_dist(message, list(ranks) or None, level)
+
+
+def log_dist_once(message: str, ranks: Optional[list[int]] = None, level: int = logging.INFO) -> None:
+    """log_dist, but a message is logged the first time only."""
+    _log_once(message, tuple(ranks or ()), level)
+
+
+def set_log_level_from_string(log_level: str, custom_logger: Optional[logging.Logger] = None) -> None:
+    """debug, info, warning, error or critical."""
+    level = logging.getLevelNamesMapping().get(log_level.upper()) if isinstance(log_level, str) else None
+    if level is None:
+        raise ValueError(f"log level: got {log_level!r}, expected debug, info, warning, error or critical")
+    (custom_logger or logger).setLevel(level)
+
+
+def instrument_w_nvtx(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, as a range of torch.profiler by its name."""
+
+    @functools.wraps(function)
+    def ranged(*args: Any, **kwargs: Any) -> Any:
+        with torch.profiler.record_function(function.__qualname__):
+            return function(*args, **kwargs)
+
+    return ranged
+
+
+def is_compile_supported() -> bool:
+    return hasattr(torch, "compile")
+
+
+class OnDevice:
+    """Modules that are built inside get parameters of this dtype on this device ("meta": no memory)."""
+
+    def __init__(self, dtype: Optional[torch.dtype], device: Any = "meta", enabled: bool = True) -> None:
+        self._dtype, self._device, self._enabled = dtype, torch.device(device), enabled
+
+    def __enter__(self) -> "OnDevice":
+        if self._enabled:
+            self._previous = torch.get_default_dtype()
+            if self._dtype is not None:
+                torch.set_default_dtype(self._dtype)
+            self._device.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._enabled:
+            self._device.__exit__(*error)
+            torch.set_default_dtype(self._previous)
+
+
+def _map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map_tensors(item, function) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_map_tensors(item, function) for item in value)
+    if isinstance(value, dict):
+        return type(value)((key, _map_tensors(item, function)) for key, item in value.items())
+    return value
+
+
+def move_to_device(item: Any, device: Any, criterion_func: Optional[Callable[[torch.Tensor], bool]] = None) -> Any:
+    """Tensors in tuples, lists and dicts (those for which `criterion_func` holds), moved."""
+    return _map_tensors(item, lambda tensor: tensor.to(device) if criterion_func is None or criterion_func(tensor) else tensor)
+
+
+def clone_tensors_for_torch_save(item: Any, device: Any = torch.device("cpu")) -> Any:
+    """Copies whose storage is no larger than they are: torch.save writes a view's whole storage."""
+    return _map_tensors(item, lambda tensor: tensor.detach().clone().to(device))
+
+
 def cast_floating(value: Any, dtype: torch.dtype) -> Any:
     """Floating-point tensors in tuples, lists and dicts, cast."""
-    if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, (tuple, list)):
-        return type(value)(cast_floating(item, dtype) for item in value)
-    if isinstance(value, dict):
-        return {key: cast_floating(item, dtype) for key, item in value.items()}
-    return value
+    return _map_tensors(value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def _place(param: torch.Tensor) -> tuple[_C.Engine, int]:
@@ -91,13 +174,51 @@ def safe_set_full_optimizer_state(param: torch.Tensor, value: torch.Tensor, opti
     _optimizer(core).set_full_state(core, index, optim_state_key, value)
 
 
-def set_z3_leaf_modules(model: torch.nn.Module, leaf_modules: list[Any], raise_if_not_found: bool = True) -> list[torch.nn.Module]:
-    """Marks modules (by class or class name) whose whole subtree is one unit; call it before initialize."""
-    found = []
-    for module in model.modules():
-        if any(isinstance(module, leaf) if isinstance(leaf, type) else type(module).__name__ == leaf for leaf in leaf_modules):
-            module._z3_leaf = True
-            found.append(module)
-    if not found and raise_if_not_found:
-        raise ValueError(f"no modules of {leaf_modules} found in the model")
-    return found
+# -- this rank's parts, under stage 3 ----------------------------------------------------------------------------------
+def _sharded_place(param: torch.Tensor) -> tuple[_C.Engine, int]:
+    core, index = _place(param)
+    if core.zero_stage != 3:
+        raise ValueError("safe_get_local and safe_set_local need zero_optimization.stage 3; below it use the _full_ twins")
+    return core, index
+
+
+def safe_get_local_fp32_param(param: torch.Tensor) -> torch.Tensor:
+    """This rank's part of the fp32 master: a 1-D copy in the parameter's memory order, possibly empty. Not collective."""
+    core, index = _sharded_place(param)
+    return core.local_master(index)
+
+
+def safe_get_local_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
+    """This rank's part of the reduced gradient in fp32, loss scale removed; None where this window has not reduced it."""
+    core, index = _sharded_place(param)
+    return core.local_gradient(index)
+
+
+def safe_get_local_optimizer_state(param: torch.Tensor, optim_state_key: str) -> torch.Tensor:
+    """This rank's part of an optimizer state of the engine's own optimizers."""
+    core, index = _sharded_place(param)
+    return core.local_state(index, _optimizer(core)._native_state(optim_state_key))
+
+
+def safe_set_local_fp32_param(param: torch.Tensor, value: torch.Tensor) -> None:
+    """Collective: each rank brings its own part."""
+    core, index = _sharded_place(param)
+    core.set_local_master(index, value)
+
+
+def safe_set_local_grad(param: torch.Tensor, value: torch.Tensor) -> None:
+    core, index = _sharded_place(param)
+    core.set_local_gradient(index, value)
+
+
+def safe_set_local_optimizer_state(param: torch.Tensor, value: torch.Tensor, optim_state_key: str) -> None:
+    core, index = _sharded_place(param)
+    core.set_local_state(index, _optimizer(core)._native_state(optim_state_key), value)
+
+
+def safe_update_full_grad_vectorized(param_list: list[torch.Tensor], update_func: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    """Replaces each full reduced gradient by `update_func(gradient, parameter)`; parameters without one are skipped. Collective."""
+    for param in param_list:
+        gradient = safe_get_full_grad(param)
+        if gradient is not None:
+            safe_set_full_grad(param, update_func(gradient, param))

@@ -53,6 +53,7 @@ void bind_engine(py::module_& module) {
            py::arg("options"), py::arg("parameters"), py::arg("modules"), py::arg("gather_group"),
            py::arg("reduce_group"), py::arg("optimizer"), py::arg("optimizer_text"), py::arg("training"), no_gil)
       .def_property_readonly("scopes", [](Engine& e) { return e.runtime().scopes(); })
+      .def_property_readonly("zero_stage", [](Engine& e) { return e.options().zero.stage; })
       .def_property_readonly("shards_parameters", [](Engine& e) { return e.runtime().sharding().parameters; })
       .def_property_readonly("watches_all_scopes", [](Engine& e) { return e.runtime().watches_all_scopes(); })
       .def_property_readonly("comm_log", &Engine::comm_log)
@@ -76,6 +77,15 @@ void bind_engine(py::module_& module) {
       .def("begin_backward", &Engine::begin_backward, py::arg("scale_wrt_gas"))
       .def("scale_loss", &Engine::scale_loss, py::arg("loss"), py::arg("scale_wrt_gas"))
       .def("is_boundary", &Engine::is_boundary)
+      .def("set_batch_sizes", &Engine::set_batch_sizes, py::arg("micro_batch_size"), py::arg("accumulation_steps"))
+      .def_property_readonly("batch_sizes",
+                             [](Engine& e) {
+                               const auto& options = e.options();
+                               return py::make_tuple(options.train_batch_size, options.train_micro_batch_size_per_gpu,
+                                                     options.gradient_accumulation_steps);
+                             })
+      .def(
+          "release_retained", [](Engine& e) { e.runtime().release_retained(); }, no_gil)
       .def("set_boundary", &Engine::set_boundary, py::arg("is_boundary"))
       .def("set_no_sync", &Engine::set_no_sync, py::arg("no_sync"))
       .def("begin_step", &Engine::begin_step, no_gil)
@@ -180,6 +190,50 @@ void bind_engine(py::module_& module) {
             e.runtime().scatter(parameter, owned_state(state), value);
           },
           no_gil)
+      .def("local_parameter", [](Engine& e, int64_t parameter) { return e.runtime().local_parameter(parameter); })
+      .def("parameter_state",
+           [](Engine& e, int64_t parameter) {
+             switch (e.runtime().state_of(parameter)) {
+               case zero::FlatGroup::State::kReleased:
+                 return "NOT_AVAILABLE";
+               case zero::FlatGroup::State::kGathering:
+                 return "INFLIGHT";
+               case zero::FlatGroup::State::kGathered:
+                 break;
+             }
+             return "AVAILABLE";
+           })
+      .def("local_master",
+           [](Engine& e, int64_t parameter) { return e.runtime().local(parameter, owned_master).clone(); })
+      .def("local_gradient",
+           [](Engine& e, int64_t parameter) -> std::optional<at::Tensor> {
+             const at::Tensor gradient = e.runtime().local_reduced_gradient(parameter);
+             if (!gradient.defined()) return std::nullopt;
+             return gradient.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).div_(e.loss_scaler().scale());
+           })
+      .def("local_state",
+           [](Engine& e, int64_t parameter, int state) {
+             e.runtime().allocate_optimizer_states(num_states(e));
+             return e.runtime().local(parameter, owned_state(state)).to(at::kFloat, false, /*copy=*/true);
+           })
+      .def(
+          "set_local_master",
+          [](Engine& e, int64_t parameter, const at::Tensor& value) { e.runtime().set_local_master(parameter, value); },
+          no_gil)
+      .def("set_local_gradient",
+           [](Engine& e, int64_t parameter, const at::Tensor& value) {
+             const at::NoGradGuard no_grad;
+             at::Tensor gradient = e.runtime().local_reduced_gradient(parameter);
+             HYDROFOIL_CHECK_ARG(gradient.defined(), "safe_set_local_grad", "no reduced gradient to replace; call it ",
+                                 "between the backward of an accumulation boundary and step");
+             gradient.copy_(value.reshape({-1}).mul(e.loss_scaler().scale()));
+           })
+      .def("set_local_state",
+           [](Engine& e, int64_t parameter, int state, const at::Tensor& value) {
+             const at::NoGradGuard no_grad;
+             e.runtime().allocate_optimizer_states(num_states(e));
+             e.runtime().local(parameter, owned_state(state)).copy_(value.reshape({-1}));
+           })
       .def(
           "agree",
           [](Engine& e, const std::string& what, const std::string& problem) {

@@ -22,6 +22,8 @@ void bind_runtime(py::module_& module) {
                                                                       "A parameter that zero.Init has sharded.")
       .def(py::init<const at::Tensor&, std::string, const comm::Group&, std::optional<at::ScalarType>>(),
            py::arg("parameter"), py::arg("name"), py::arg("group"), py::arg("dtype"), no_gil)
+      .def_property_readonly("gathered", &zero::InitialShard::gathered)
+      .def("local", &zero::InitialShard::local)
       .def("gather", &zero::InitialShard::gather, no_gil)
       .def("release", &zero::InitialShard::release, py::arg("modifier_rank"), no_gil);
   py::class_<RuntimeParameter>(module, "RuntimeParameter")

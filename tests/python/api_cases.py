@@ -402,7 +402,7 @@ def debug_environment() -> None:
                 file.seek(0)
                 logs.append(file.read())
         os.environ["HYDROFOIL_DEBUG"] = "comms"
-        raises(ValueError, lambda: hydrofoil.initialize(model=plain(), config=models.config(3)), "comms", "'comm'")
+        raises(ValueError, lambda: hydrofoil.initialize(model=plain(), config=models.config(3)), "got 'comms'", "expected memory, comm or state")
     finally:
         del os.environ["HYDROFOIL_DEBUG"]
     assert losses[0] == losses[1] == losses[2]

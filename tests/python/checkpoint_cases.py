@@ -291,7 +291,7 @@ def tags_and_latest(directory: str) -> None:
     assert "global_step1" in path and engine.global_steps == 1
     assert "second" in engine.load_checkpoint(directory)[0] and engine.global_steps == 2
     engine.save_checkpoint(directory, tag="second")  # over the old one
-    message = raises(ValueError, lambda: engine.save_checkpoint(directory, client_state={"x": object()}), "client_state", "JSON")
+    message = raises(ValueError, lambda: engine.save_checkpoint(directory, client_state={"x": object()}), "client_state", "a checkpoint cannot keep", "']: a ")
     assert message.startswith("save_checkpoint: client_state") and "Error" not in message, message
     engine.destroy()
 

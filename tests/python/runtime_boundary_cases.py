@@ -360,6 +360,23 @@ def freeze_and_unfreeze(loop: Any) -> None:
     train(loop, 3, first=6)
 
 
+def freeze_for_a_reference_forward(loop: Any) -> None:
+    """PEFT disables adapters so, between a forward and its backward."""
+
+    def loss_of(step: int) -> Callable[[Any, int], torch.Tensor]:
+        def loss(model: Any, rank: int) -> torch.Tensor:
+            value = network_loss(step)(model, rank)
+            loop.module.blocks[1].requires_grad_(False)
+            with torch.no_grad():
+                network_loss(step)(model, rank)
+            loop.module.blocks[1].requires_grad_(True)
+            return value
+
+        return loss
+
+    train(loop, 3, loss_of)
+
+
 def frozen_at_first() -> nn.Module:
     model = Network()
     model.stem.requires_grad_(False)
@@ -431,6 +448,7 @@ CASES = {
     "leaf_inputs": Case(train_two, LeafInputs, 2),
     "freeze_and_unfreeze": Case(freeze_and_unfreeze, accumulation=2),
     "unfreeze_later": Case(unfreeze_later, frozen_at_first),
+    "freeze_for_a_reference_forward": Case(freeze_for_a_reference_forward),
     "compiled_by_method_eager": Case(train_two, compiled("eager", "method")),
     "compiled_by_method_aot": Case(train_two, compiled("aot_eager", "method")),
     "compiled_module_eager": Case(train_two, compiled("eager", "module")),

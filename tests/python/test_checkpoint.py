@@ -104,7 +104,7 @@ def test_model_16bit(stage: int, tmp_path: Path) -> None:
 def test_values_come_back_as_they_were() -> None:
     counter = collections.Counter({4: 1})
     value = {"c": counter, "t": (1, [(), (2.5, None)]), 3: {True: "x", None: {}}, "n": torch.tensor(0.1), "__hydrofoil__": "dict",
-             "v": torch.arange(3)}
+             "v": torch.arange(3), "b": b"\x00\xff"}
     tensors: list[torch.Tensor] = []
     again = _state_json.loads(_state_json.dumps(value, tensors), tensors)
     assert list(again) == list(value) and type(again["c"]) is collections.Counter
@@ -114,5 +114,7 @@ def test_values_come_back_as_they_were() -> None:
     for bad in (object(), {object(): 1}, {1, 2}, torch.ones(2)):
         with pytest.raises(TypeError):
             _state_json.dumps(bad)
+    with pytest.raises(TypeError, match=r"\['a'\]\[1\]\['deep'\]: a set"):
+        _state_json.dumps({"a": [0, {"deep": {1}}]})
     with pytest.raises(ValueError, match="unknown form"):
         _state_json.loads('{"__hydrofoil__": "later"}')

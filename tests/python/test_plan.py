@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -132,8 +134,62 @@ def test_wrong_use_is_named() -> None:
         hydrofoil.plan(Model(), config(0), world_size=4, num_nodes=3)
     for wrong in ({"memory": -1}, {"memory": float("nan")}, {"memory": 0.5}, {"world_size": 2**70}, {"num_nodes": True}):
         name, value = next(iter(wrong.items()))
-        with pytest.raises(ValueError, match=re.escape(f"plan: {name}: got {value!r}, expected a whole number from 1 on")):
+        with pytest.raises(ValueError, match=re.escape(f"plan: {name}: got {value!r}, expected a whole number from 1 to ")):
             hydrofoil.plan(Model(), config(0), **wrong)
+
+
+    assert hydrofoil.plan(Model(), config(0), world_size=np.int64(2)).peak_bytes > 0
+    masked = torch.tensor([True, False])
+    with pytest.raises(ValueError, match="a mask as an index"):
+        hydrofoil.plan(Model(), config(0), step=lambda model: model(torch.zeros(2, 3, dtype=torch.long))[masked].sum())
+
+
+class Caching(nn.Module):
+    """Keeps things of its first forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.table, self.seen, self.calls = nn.Linear(8, 8), None, [], 0
+        self.register_buffer("empty", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.arange(8).float().cos()
+            self.register_buffer("late", torch.ones(8))
+        self.empty = self.table * 2
+        self.calls += 1
+        self.seen.append(x)
+        return self.linear(x) * self.table + self.empty
+
+
+def test_a_step_leaves_nothing_in_the_model() -> None:
+    model = Caching()
+    hydrofoil.plan(model, config(0), step=lambda m: m(torch.zeros(2, 8)).sum())
+    assert (model.table, model.seen, model.calls, model.empty) == (None, [], 0, None) and not hasattr(model, "late")
+    assert type(model(torch.zeros(2, 8)).sum()) is torch.Tensor
+    copied = hydrofoil.plan(Model(), config(0), step=lambda m: loss_of(copy.deepcopy(m)))
+    assert copied.step_seconds > 0
+
+
+@pytest.mark.parametrize("num_frozen", [1, 10])
+def test_frozen_layers_before_take_no_backward(num_frozen: int) -> None:
+    head = nn.Linear(64, 64, bias=False)
+    model = nn.Sequential(*(nn.Linear(64, 64, bias=False).requires_grad_(False) for _ in range(num_frozen)), head)
+    plan = hydrofoil.plan(model, config(0), roofs=products_only(), step=lambda m: m(torch.zeros(32, 64)).sum())
+    backward = [event for event in json.loads(plan.to_json(with_timeline=True))["timeline"]["events"] if event["activity"] == "compute" and event["phase"] == "backward"]
+    assert sum(event["end_s"] - event["begin_s"] for event in backward) == pytest.approx(2 * 32 * 64 * 64 / 1e6, rel=0.01)
+
+
+def products_only() -> Any:
+    roofs = hydrofoil._C.Roofs()
+    roofs.fp32_flops, roofs.memory_bytes_per_s, roofs.call_s = 1e6, 1e18, 0.0
+    return roofs
+
+
+def test_recurrent_layers_count() -> None:
+    plan = hydrofoil.plan(nn.LSTM(16, 16), config(0), roofs=products_only(), step=lambda m: m(torch.zeros(4, 2, 16))[0].sum())
+    products = 4 * 2 * 2 * 4 * 16 * (16 + 16)  # steps, batch, multiply-add, gates
+    assert 2.2 * products / 1e6 < plan.step_seconds < 3.2 * products / 1e6
 
 
 class Attention(nn.Module):

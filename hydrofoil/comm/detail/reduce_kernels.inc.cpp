@@ -80,26 +80,29 @@ struct Max {
   static inline float join(float a, float b) { return (a > b || a != a) ? a : b; }
 };
 
-// Two ranks on a host are common: their sum takes one loop, in registers.
-template <typename Join>
+// Which of two NaNs a sum keeps is up to the order of its operands, which compilers choose: every NaN becomes one.
+inline float one_nan(float value) { return value != value ? float_of(0x7FC00000U) : value; }
+
+// Two ranks on a host are common: their sum takes one loop, in registers. Elements meet at the same index only, so
+// aliasing is harmless.
+template <typename Join, bool kScaled>
 void reduce_two_bfloat16(const ReduceArgs& args) {
   const uint16_t* a = static_cast<const uint16_t*>(args.sources[0]);
   const uint16_t* b = static_cast<const uint16_t*>(args.sources[1]);
   const float scale = args.scale;
-  // Multiplying by 1 changes no bits; elements meet at the same index only, so aliasing is harmless.
+  const auto value = [=](int64_t i) {
+    const float joined = Join::join(BFloat16::widen_one(a[i]), BFloat16::widen_one(b[i]));
+    return kScaled ? joined * scale : joined;
+  };
   if (args.widen) {
     float* out = static_cast<float*>(args.out);
 #pragma GCC ivdep
-    for (int64_t i = 0; i < args.numel; ++i) {
-      out[i] = Join::join(BFloat16::widen_one(a[i]), BFloat16::widen_one(b[i])) * scale;
-    }
+    for (int64_t i = 0; i < args.numel; ++i) out[i] = one_nan(value(i));
     return;
   }
   uint16_t* out = static_cast<uint16_t*>(args.out);
 #pragma GCC ivdep
-  for (int64_t i = 0; i < args.numel; ++i) {
-    out[i] = BFloat16::narrow_one(Join::join(BFloat16::widen_one(a[i]), BFloat16::widen_one(b[i])) * scale);
-  }
+  for (int64_t i = 0; i < args.numel; ++i) out[i] = BFloat16::narrow_one(value(i));
 }
 
 template <typename Format, typename Join>
@@ -127,9 +130,14 @@ void reduce_float32(const ReduceArgs& args) {
   if (args.num_sources == 2) {
     const float* a = static_cast<const float*>(args.sources[0]);
     const float* b = static_cast<const float*>(args.sources[1]);
-    // Multiplying by 1 changes no bits; elements meet at the same index only, so aliasing is harmless.
+    // Elements meet at the same index only, so aliasing is harmless.
+    if (args.scale == 1.0F) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < args.numel; ++i) out[i] = Join::join(a[i], b[i]) * args.scale;
+      for (int64_t i = 0; i < args.numel; ++i) out[i] = Join::join(a[i], b[i]);
+    } else {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < args.numel; ++i) out[i] = Join::join(a[i], b[i]) * args.scale;
+    }
     return;
   }
   float sum[kBlock];
@@ -175,7 +183,10 @@ void reduce_typed(const ReduceArgs& args) {
     case ElementType::kFloat32:
       return reduce_float32<Join>(args);
     case ElementType::kBFloat16:
-      if (args.num_sources == 2) return reduce_two_bfloat16<Join>(args);
+      if (args.num_sources == 2) {
+        // A product with 1 is no copy where subnormals are flushed (torch.set_flush_denormal).
+        return args.scale == 1.0F ? reduce_two_bfloat16<Join, false>(args) : reduce_two_bfloat16<Join, true>(args);
+      }
       return reduce_16_bit<BFloat16, Join>(args);
     case ElementType::kFloat16:
       return reduce_16_bit<Float16, Join>(args);

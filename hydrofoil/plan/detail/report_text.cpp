@@ -40,8 +40,8 @@ std::string heading(const Plan& plan) {
   if (settings.model_dtype) text += concat(", ", dtype_text(*settings.model_dtype), " parameters");
   const bool low_states = settings.optimizer_state_dtype != c10::ScalarType::Float;
   text += concat(", ", dtype_text(settings.accumulation_dtype), " gradients, ", settings.num_optimizer_states,
-                 low_states ? " bf16" : "", " optimizer states, ", settings.accumulation_steps, " micro steps of ",
-                 settings.micro_batch_size);
+                 low_states ? " bf16" : "", " optimizer states, ", settings.accumulation_steps,
+                 settings.accumulation_steps == 1 ? " micro step of " : " micro steps of ", settings.micro_batch_size);
   return text;
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+import contextlib
+from typing import Any, Iterator, Optional
 
 import torch
 
@@ -15,9 +16,10 @@ from hydrofoil.zero.estimate import (
     estimate_zero3_model_states_mem_needs_all_live,
 )
 from hydrofoil.zero.init import Init
+from hydrofoil.zero.parameters import ZeroParamStatus, ZeroParamType, install
 
 __all__ = [
-    "GatheredParameters", "Init", "register_external_parameter",
+    "GatheredParameters", "Init", "ZeroParamStatus", "ZeroParamType", "register_external_parameter", "unwrap_model_for_generation",
     "estimate_zero2_model_states_mem_needs",
     "estimate_zero2_model_states_mem_needs_all_cold",
     "estimate_zero2_model_states_mem_needs_all_live",
@@ -25,6 +27,17 @@ __all__ = [
     "estimate_zero3_model_states_mem_needs_all_cold",
     "estimate_zero3_model_states_mem_needs_all_live",
 ]
+
+
+install()
+
+
+@contextlib.contextmanager
+def unwrap_model_for_generation(model: Any) -> Iterator[Any]:
+    """The module of an engine with every parameter gathered: generating many tokens then gathers nothing."""
+    module = getattr(model, "module", model)
+    with GatheredParameters(list(module.parameters())):
+        yield module
 
 
 class GatheredParameters:

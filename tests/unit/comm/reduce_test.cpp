@@ -151,6 +151,46 @@ TEST(Reduce, MaxLetsNanWinFromAnySide) {
   }
 }
 
+// Which NaN it is, too: a vector's elements and the last few of a piece take different instructions.
+TEST(Reduce, GivesTheSameBitsHoweverABufferIsCut) {
+  constexpr int64_t kNumel = 3000, kPiece = 7;
+  std::vector<std::vector<uint16_t>> in(3, std::vector<uint16_t>(kNumel));
+  uint32_t random = 1;
+  for (auto& values : in) {
+    for (uint16_t& value : values) {
+      random = random * 1664525U + 1013904223U;
+      value = static_cast<uint16_t>((random >> 16) | ((random >> 10) % 3 == 0 ? 0x7F80U : 0U));  // many NaNs
+    }
+  }
+  for (const int num_sources : {2, 3}) {
+    for (const bool widen : {false, true}) {
+      std::vector<uint32_t> expected(kNumel);
+      const void* whole[] = {in[0].data(), in[1].data(), in[2].data()};
+      reduce_buffers({.type = ElementType::kBFloat16,
+                      .widen = widen,
+                      .sources = whole,
+                      .num_sources = num_sources,
+                      .out = expected.data(),
+                      .numel = kNumel},
+                     isas().front());
+      for (const CpuIsa isa : isas()) {
+        std::vector<uint32_t> out(kNumel);
+        for (int64_t begin = 0; begin < kNumel; begin += kPiece) {
+          const void* pieces[] = {&in[0][begin], &in[1][begin], &in[2][begin]};
+          reduce_buffers({.type = ElementType::kBFloat16,
+                          .widen = widen,
+                          .sources = pieces,
+                          .num_sources = num_sources,
+                          .out = reinterpret_cast<char*>(out.data()) + begin * (widen ? 4 : 2),
+                          .numel = std::min(kPiece, kNumel - begin)},
+                         isa);
+        }
+        EXPECT_EQ(out, expected) << cpu_isa_name(isa) << ", " << num_sources << " sources, widen " << widen;
+      }
+    }
+  }
+}
+
 TEST(Reduce, TakesSixteenBitSumsInFloat32) {
   // In bf16 256 + 1 + 1 is 256; in fp32 it is 258.
   const c10::BFloat16 values[] = {256.0F, 1.0F, 1.0F};

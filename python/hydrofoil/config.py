@@ -1,0 +1,59 @@
+"""`DeepSpeedConfig` and the enumerations of DeepSpeed's configuration."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any
+
+from hydrofoil import _C, comm
+from hydrofoil._config import config_text
+
+__all__ = ["DeepSpeedConfig", "DeepSpeedConfigError", "OffloadDeviceEnum", "OffloadStateTypeEnum", "ZeroStageEnum"]
+
+# Wrong configs raise ValueError in the engine; programs catch it under this name too.
+DeepSpeedConfigError = ValueError
+
+
+class DeepSpeedConfig:
+    """A ds_config, resolved. Attributes are the resolved options' (`train_batch_size`, `zero_stage`, ...)."""
+
+    def __init__(self, config: Any, mpu: Any = None, mesh_device: Any = None) -> None:
+        if mpu is not None or mesh_device is not None:
+            raise NotImplementedError("DeepSpeedConfig: mpu and mesh_device (model parallelism) are not built yet")
+        world_size = comm.get_world_size() if comm.is_initialized() else 1
+        text = config_text(config)
+        self._options = _C.resolve_config(text, world_size, not _cuda())
+        self._param_dict = config if isinstance(config, dict) else json.loads(open(text).read())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._options, name)
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class ZeroStageEnum(enum.IntEnum):
+    disabled = 0
+    optimizer_states = 1
+    gradients = 2
+    weights = 3
+
+
+class OffloadDeviceEnum(str, enum.Enum):
+    none = "none"
+    cpu = "cpu"
+    nvme = "nvme"
+
+
+class OffloadStateTypeEnum(str, enum.Enum):
+    optim_states = "optim_states"
+    hp_params = "hp_params"
+    lp_params = "lp_params"
+    lp_grads = "lp_grads"
+    contiguous_grad_buffer = "contiguous_grad_buffer"
