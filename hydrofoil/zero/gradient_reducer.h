@@ -13,6 +13,10 @@
 #include "hydrofoil/zero/autograd_hooks.h"
 #include "hydrofoil/zero/unit.h"
 
+namespace hydrofoil::trace {
+class Recorder;
+}
+
 namespace hydrofoil::zero {
 
 // The first gradient of a window that was not finite on this rank, before any reduction.

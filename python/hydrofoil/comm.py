@@ -185,7 +185,7 @@ def log_engine(core: _C.Engine) -> None:
 
 
 def _engines_with_log() -> list[Any]:
-    engines = [core for core in (reference() for reference in _logged_engines) if core is not None]
+    engines = [core for core in (reference() for reference in _logged_engines) if core is not None and core.alive]
     _logged_engines[:] = [weakref.ref(core) for core in engines]
     return engines
 

@@ -69,12 +69,14 @@ void train(int num_ranks, const std::string& config, int micro_steps) {
 
 Lanes read(const std::string& path) {
   std::ifstream file(path);
+  const nlohmann::json trace = nlohmann::json::parse(file);
   Lanes lanes;
-  for (const auto& event : nlohmann::json::parse(file).at("traceEvents")) {
+  for (const auto& event : trace.at("traceEvents")) {
     if (event.at("ph") != "X") continue;
     const double begin = event.at("ts");
-    lanes[{event.at("pid"), event.at("tid")}].push_back(
-        {event.at("name"), event.at("cat"), begin, begin + event.at("dur").get<double>()});
+    lanes[{event.at("pid").get<int>(), event.at("tid").get<int>()}].push_back(
+        {event.at("name").get<std::string>(), event.at("cat").get<std::string>(), begin,
+         begin + event.at("dur").get<double>()});
   }
   return lanes;
 }
