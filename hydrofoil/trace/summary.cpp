@@ -90,7 +90,7 @@ void take_off_nested(std::vector<Slice>& slices) {
   std::vector<Slice*> open;
   for (Slice& slice : slices) {
     while (!open.empty() && open.back()->end <= slice.begin) open.pop_back();
-    if (!open.empty()) open.back()->own -= slice.end - slice.begin;
+    if (!open.empty()) open.back()->own -= std::min(slice.end, open.back()->end) - slice.begin;
     open.push_back(&slice);
   }
 }
