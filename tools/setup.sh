@@ -67,6 +67,10 @@ if [ "$purpose" = test ]; then
   has pytest || { say "installing pytest"; pip install pytest; }
 fi
 if [ "$purpose" = test ] || [ "$slow" = yes ]; then
+  # The libraries of the monitors; their tests skip where one is missing.
+  for monitor in tensorboard wandb comet_ml; do
+    has $monitor || { say "installing $monitor (for the tests of monitors)"; pip install $monitor; }
+  done
   has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
 fi
 if [ "$slow" = yes ]; then

@@ -12,6 +12,7 @@
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/zero/autograd_hooks.h"
 #include "hydrofoil/zero/unit.h"
+#include "hydrofoil/zero/wait_times.h"
 
 namespace hydrofoil::zero {
 
@@ -30,7 +31,8 @@ struct NonFiniteGradient {
 // A backward with create_graph=True reduces nothing: the next one or the step does.
 class GradientReducer {
  public:
-  GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded);
+  GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded,
+                  WaitTimes& waits);
 
   // Opens the round even if this rank will get no gradient in it: the other ranks may. Idempotent.
   void begin_round() {
@@ -91,6 +93,7 @@ class GradientReducer {
   comm::Group group_;
   const ReductionOptions options_;
   const bool sharded_;
+  WaitTimes& waits_;
   std::vector<UnitRound> rounds_;
   std::vector<int64_t> order_;
   std::vector<int64_t> completed_;  // units in the order in which their gradients were complete

@@ -35,7 +35,8 @@ std::vector<std::string> names_of(const std::vector<std::unique_ptr<Unit>>& unit
 
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                                      std::vector<std::string> scope_names, comm::Group group,
-                                     const ReductionOptions& options, ErrorTranslator translate_hook_error)
+                                     const ReductionOptions& options, ErrorTranslator translate_hook_error,
+                                     WaitTimes& waits)
     : units_(units),
       scopes_(std::move(scopes)),
       scope_names_(std::move(scope_names)),
@@ -44,6 +45,7 @@ ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, 
       join_(options.join_divergent_units),
       record_(std::make_shared<UnitRecord>(names_of(units_))),
       translate_hook_error_(std::move(translate_hook_error)),
+      waits_(waits),
       states_(units.size()) {
   for (const auto& unit : units_) {
     for (const auto& group : unit->groups) sharded_ = sharded_ || group->sharded();
@@ -102,6 +104,7 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
 }
 
 void ParameterGatherer::meet(const char* where) {
+  const ScopedStopwatch wait(join_ ? waits_.for_gather() : nullptr);
   if (join_) group_.barrier({where, op_signature(OpKind::kControl, 3)});
 }
 
@@ -276,6 +279,7 @@ void ParameterGatherer::acquire(int u) {
     if (!lingered && !join_) record_->add(u);
     start(u);
     if (!lingered && !join_) follow_plan(u);
+    const ScopedStopwatch wait(waits_.for_gather());
     for (auto& group : units_[u]->groups) group->finish_gather();
   } catch (...) {
     --state.holds;

@@ -14,6 +14,7 @@
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
 #include "hydrofoil/zero/unit_record.h"
+#include "hydrofoil/zero/wait_times.h"
 
 namespace hydrofoil::zero {
 
@@ -36,7 +37,7 @@ class ParameterGatherer {
  public:
   ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                     std::vector<std::string> scope_names, comm::Group group, const ReductionOptions& options,
-                    ErrorTranslator translate_hook_error);
+                    ErrorTranslator translate_hook_error, WaitTimes& waits);
   ~ParameterGatherer();
 
   // A module's way in and out. `failed`: its forward threw. The way out, the end of the backward and the step throw
@@ -127,6 +128,7 @@ class ParameterGatherer {
   const bool join_;  // ranks may part ways: each gathers on demand, and joins the others' gathers
   const std::shared_ptr<UnitRecord> record_;
   const ErrorTranslator translate_hook_error_;
+  WaitTimes& waits_;
   bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;
   int64_t retained_bytes_ = 0;
