@@ -76,7 +76,7 @@ Section own_section() {
             "fill released memory with NaN, as HYDROFOIL_DEBUG=memory does"),
       field("unit_names", &HydrofoilOptions::unit_names, "modules that stay one unit, as named_modules() names them"),
       nested("json_monitor", &HydrofoilOptions::json_monitor,
-             file_monitor_section("JSON lines: <output_path>/<job_name>/events.jsonl")),
+             file_monitor_section("JSON lines: `output_path/job_name/events.jsonl`")),
   };
   return section;
 }
@@ -140,9 +140,9 @@ Section make_section() {
       nested("hydrofoil", &EngineOptions::hydrofoil, own_section()),
       nested("timers", &EngineOptions::timers, timers_section()),
       nested("tensorboard", &EngineOptions::tensorboard,
-             file_monitor_section("TensorBoard (Python package tensorboard): event files in <output_path>/<job_name>")),
+             file_monitor_section("TensorBoard (Python package tensorboard): event files in `output_path/job_name`")),
       nested("csv_monitor", &EngineOptions::csv_monitor,
-             file_monitor_section("One CSV file an event name, in <output_path>/<job_name>")),
+             file_monitor_section("One CSV file an event name, in `output_path/job_name`")),
       nested("wandb", &EngineOptions::wandb, wandb_section()),
       nested("comet", &EngineOptions::comet, comet_section()),
   };

@@ -35,10 +35,12 @@ Section wandb_section() {
 
 Section comet_section() {
   Section section;
-  section.doc = "Comet (Python package comet_ml)";
+  section.doc =
+      "Comet (Python package comet_ml). `api_key`, a string, is the key of the account, else COMET_API_KEY or Comet's "
+      "own "
+      "settings are read; no listing shows it";
   section.lax = true;
-  auto key =
-      field("api_key", &CometOptions::api_key, "key of the account; none: COMET_API_KEY or Comet's own settings");
+  config::Field key = field("api_key", &CometOptions::api_key, "");
   key.unlisted = true;  // a secret: no row in `explain`
   section.fields = {
       field("enabled", &CometOptions::enabled, "write the events of training (docs/monitoring.md)"),
