@@ -69,6 +69,10 @@ if [ "$purpose" = test ]; then
   has material || { say "installing mkdocs-material (for the documentation site)"; pip install mkdocs-material; }
 fi
 if [ "$purpose" = test ] || [ "$slow" = yes ]; then
+  # The libraries of the monitors; their tests skip where one is missing.
+  for monitor in tensorboard wandb comet_ml; do
+    has $monitor || { say "installing $monitor (for the tests of monitors)"; pip install $monitor; }
+  done
   has transformers || { say "installing transformers (for the Hugging Face models)"; pip install transformers; }
 fi
 if [ "$purpose" = test ] || [ "${1:-}" = finetune ]; then

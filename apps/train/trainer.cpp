@@ -222,7 +222,11 @@ double Trainer::train_step(int64_t step) {
   for (int64_t micro_step = 0; micro_step < accumulation; ++micro_step) {
     const data::Batch batch = batches_->micro_batch(step, micro_step);
     seed_dropout({options_.seed, step, micro_step, job_.rank()});
-    const at::Tensor loss = model_->loss(batch.inputs, batch.targets);
+    at::Tensor loss;
+    {
+      const engine::PhaseScope forward(*engine_, engine::Phase::kForward);
+      loss = model_->loss(batch.inputs, batch.targets);
+    }
     engine_->backward(loss);
     engine_->step();
     total += loss.item<float>();

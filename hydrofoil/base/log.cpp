@@ -23,6 +23,10 @@ LogLevel threshold() {
 
 bool log_enabled(LogLevel level) { return static_cast<int>(level) >= static_cast<int>(threshold()); }
 
+bool logs_info() {
+  return log_enabled(LogLevel::kDebug) || (log_enabled(LogLevel::kInfo) && environment("RANK").value_or("0") == "0");
+}
+
 void log(LogLevel level, std::string_view message) {
   if (!log_enabled(level)) return;
   const auto rank = environment("RANK");

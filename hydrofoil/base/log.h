@@ -16,8 +16,16 @@ void log(LogLevel level, std::string_view message);
 // True where log(level, ...) would write.
 [[nodiscard]] bool log_enabled(LogLevel level);
 
+// Whether info is written here: by rank 0 only, or by all ranks with HYDROFOIL_LOG_LEVEL=debug.
+[[nodiscard]] bool logs_info();
+
 template <typename... Args>
 void log_info(const Args&... args) {
+  if (logs_info()) log(LogLevel::kInfo, detail::concat(args...));
+}
+// Info that each rank writes: what HYDROFOIL_DEBUG asks for.
+template <typename... Args>
+void log_info_of_rank(const Args&... args) {
   if (log_enabled(LogLevel::kInfo)) log(LogLevel::kInfo, detail::concat(args...));
 }
 template <typename... Args>

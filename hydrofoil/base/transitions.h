@@ -22,7 +22,7 @@ struct Transitions {
     const auto to = static_cast<size_t>(next);
     HYDROFOIL_ASSERT(allowed.at(from).at(to), kind, ' ', what, " cannot go from ", names[from], " to ", names[to]);
     if (logged) [[unlikely]]
-      log_info("state: ", kind, ' ', what, ": ", names[from], " -> ", names[to]);
+      log_info_of_rank("state: ", kind, ' ', what, ": ", names[from], " -> ", names[to]);
     state = next;
   }
 };

@@ -38,12 +38,24 @@ optim::LossScalerOptions loss_scaler_options(const EngineOptions& options) {
   return scaler;
 }
 
+bool has_betas(std::optional<optim::OptimizerKind> kind) {
+  using optim::OptimizerKind;
+  return kind == OptimizerKind::kAdam || kind == OptimizerKind::kAdamW || kind == OptimizerKind::kLion;
+}
+
+std::vector<double> momentum_of(std::optional<optim::OptimizerKind> kind, const optim::Hyperparameters& group) {
+  if (has_betas(kind)) return {group.beta1, group.beta2};
+  if (kind == optim::OptimizerKind::kSgd) return {group.momentum};
+  return {};
+}
+
 }  // namespace
 
 Engine::Engine(EngineOptions options, std::unique_ptr<zero::Runtime> runtime,
                std::optional<optim::OptimizerKind> native_optimizer)
     : options_(std::move(options)),
       runtime_(std::move(runtime)),
+      report_(options_, *runtime_),
       native_optimizer_(native_optimizer),
       loss_scaler_(loss_scaler_options(options_)) {
   HYDROFOIL_CHECK_ARG(native_optimizer_ || options_.data_types.grad_accum_dtype == DType::kFloat32, "initialize",
@@ -115,6 +127,20 @@ void Engine::load_counters(const Counters& counters) {
   configure_rounds();
 }
 
+void Engine::begin_phase(Phase phase) {
+  if (phase != Phase::kStep) report_.begin_micro_step();
+  report_.begin(phase);
+}
+
+void Engine::end_phase(Phase phase) {
+  if (!report_.end(phase) || !options_.memory_breakdown || !runtime_->alive()) return;
+  const bool after = phase == Phase::kStep;  // its step is counted already
+  const int64_t step = counters_.global_steps + (after ? 0 : 1);
+  if (!(after ? last_.boundary : is_boundary()) || !report_.is_due(step, true) || !logs_info()) return;
+  log_info(memory_line(detail::concat("after ", phase_name(phase), " of step ", step), runtime_->memory(),
+                       runtime_->parameters().front().parameter.device()));
+}
+
 double Engine::begin_backward(bool scale_wrt_accumulation) {
   runtime_->require_alive("backward");
   recover();
@@ -139,6 +165,7 @@ at::Tensor Engine::backward(const at::Tensor& loss) {
                       ", expected one element");
   HYDROFOIL_CHECK_ARG(loss.requires_grad(), "backward",
                       "the loss needs no gradient: no parameter took part in it, or grad mode was off");
+  const PhaseScope phase(*this, Phase::kBackward);
   const at::Tensor scaled = scale_loss(loss);
   scaled.backward();
   return loss.detach().div(static_cast<double>(options_.gradient_accumulation_steps));
@@ -153,14 +180,12 @@ void Engine::set_schedule(const optim::ScheduleOptions& options) {
 
 void Engine::apply_schedule() {
   const optim::ScheduleValues values = schedule_.value().values();
-  const bool has_betas = native_optimizer_ == optim::OptimizerKind::kAdam ||
-                         native_optimizer_ == optim::OptimizerKind::kAdamW ||
-                         native_optimizer_ == optim::OptimizerKind::kLion;
+  const bool betas = has_betas(native_optimizer_);
   for (size_t g = 0; g < groups_.size(); ++g) {
     groups_[g].lr = values.lr.at(g);
     if (!values.momentum) continue;
-    (has_betas ? groups_[g].beta1 : groups_[g].momentum) = *values.momentum;
-    if (has_betas && values.beta2) groups_[g].beta2 = *values.beta2;
+    (betas ? groups_[g].beta1 : groups_[g].momentum) = *values.momentum;
+    if (betas && values.beta2) groups_[g].beta2 = *values.beta2;
   }
 }
 
@@ -171,7 +196,27 @@ StepResult Engine::step() {
     schedule_->step();
     apply_schedule();
   }
+  if (result.boundary) log_step(result);
   return result;
+}
+
+// Of a C++ program; Python logs its own, whose hyperparameters and logger are Python's.
+void Engine::log_step(const StepResult& result) {
+  const int64_t step = counters_.global_steps;
+  if (report_.is_due(step, false)) {
+    Progress progress{.step = step,
+                      .skipped = counters_.skipped_steps,
+                      .grad_norm = result.grad_norm,
+                      .samples_per_second = report_.throughput().take_recent(),
+                      .num_ranks = runtime_->gather_group().size()};
+    if (loss_scaler_.scale() != 1.0) progress.loss_scale = loss_scaler_.scale();
+    for (const auto& group : groups_) {
+      progress.lr.push_back(group.lr);
+      progress.momentum.push_back(momentum_of(native_optimizer_, group));
+    }
+    log_info(progress_line(progress));
+  }
+  if (report_.measures_phases() && report_.is_due(step, true)) log_info(breakdown_line(step, report_.take_mean()));
 }
 
 bool Engine::is_boundary() const {
@@ -277,6 +322,7 @@ StepResult Engine::finish_step() {
     ++counters_.skipped_steps;
   }
   loss_scaled_ = false;
+  report_.end_micro_step(last_.boundary, options_.train_batch_size);
   if (!micro_step_failed_) ++counters_.micro_steps;
   if (last_.boundary) {
     ++counters_.global_steps;
@@ -293,8 +339,14 @@ StepResult Engine::finish_step() {
 }
 
 StepResult Engine::step(std::span<const optim::Hyperparameters> groups) {
-  if (begin_step()) update_native(groups);
-  return finish_step();
+  StepResult result;
+  {
+    const PhaseScope phase(*this, Phase::kStep);
+    if (begin_step()) update_native(groups);
+    result = finish_step();
+  }
+  if (result.boundary) report_.end_step();
+  return result;
 }
 
 void Engine::zero_grad() {

@@ -12,6 +12,7 @@
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/engine/engine_options.h"
 #include "hydrofoil/engine/step_trace.h"
+#include "hydrofoil/engine/step_report.h"
 #include "hydrofoil/optim/loss_scaler.h"
 #include "hydrofoil/optim/lr_schedule.h"
 #include "hydrofoil/optim/optimizer.h"
@@ -75,6 +76,7 @@ class Engine {
 
   [[nodiscard]] const EngineOptions& options() const { return options_; }
   [[nodiscard]] zero::Runtime& runtime() { return *runtime_; }
+  [[nodiscard]] StepReport& report() { return report_; }
   [[nodiscard]] std::optional<optim::OptimizerKind> native_optimizer() const { return native_optimizer_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
   // Counters::micro_steps at the start of the running accumulation window.
@@ -84,6 +86,11 @@ class Engine {
   // Throws InvalidArgument as LossScaler::load_state does.
   void load_loss_scaler(const optim::LossScalerState& state);
   void load_counters(const Counters& counters);
+
+  // The program enters and leaves a phase of a micro step: for the breakdowns of time and memory, and the throughput.
+  // backward() and step() do it themselves. Throws InvalidArgument where a phase is left that was not entered.
+  void begin_phase(Phase phase);
+  void end_phase(Phase phase);
 
   // Called before a backward. The factor by which the loss is to be multiplied: the loss scale, and
   // gradient_accumulation_steps where the caller does not want the division that the engine makes in the gradients.
@@ -164,11 +171,13 @@ class Engine {
   void configure_rounds();
   // After a backward that failed: the accumulation window starts anew. Returns whether that was so.
   bool recover();
+  void log_step(const StepResult& result);
   void report_overflow(const zero::GradientSummary& summary);
   void load_program_state(checkpoint::LoadedCheckpoint& saved, const LoadOptions& options);
 
   EngineOptions options_;
   std::unique_ptr<zero::Runtime> runtime_;
+  StepReport report_;
   std::optional<optim::OptimizerKind> native_optimizer_;
   std::vector<optim::Hyperparameters> groups_;
   std::optional<optim::LrSchedule> schedule_;
@@ -189,6 +198,19 @@ class Engine {
   bool micro_step_failed_ = false;
   std::optional<zero::Span> step_span_;  // from begin_step() to finish_step() of a boundary
   std::string overflow_report_;
+};
+
+// Measures a phase for the time of a scope.
+class PhaseScope {
+ public:
+  PhaseScope(Engine& engine, Phase phase) : engine_(engine), phase_(phase) { engine_.begin_phase(phase_); }
+  ~PhaseScope() { engine_.end_phase(phase_); }
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  Engine& engine_;
+  Phase phase_;
 };
 
 }  // namespace hydrofoil::engine

@@ -76,6 +76,8 @@ Section own_section() {
             "fill released memory with NaN, as HYDROFOIL_DEBUG=memory does"),
       field("unit_names", &HydrofoilOptions::unit_names, "modules that stay one unit, as named_modules() names them"),
       nested("trace", &HydrofoilOptions::trace, trace_section()),
+      nested("json_monitor", &HydrofoilOptions::json_monitor,
+             file_monitor_section("JSON lines: `output_path/job_name/events.jsonl`")),
   };
   return section;
 }
@@ -119,6 +121,7 @@ std::vector<Field> scalar_fields() {
       steps,
       communication,
       field("wall_clock_breakdown", &EngineOptions::wall_clock_breakdown, "log the time of each phase"),
+      field("memory_breakdown", &EngineOptions::memory_breakdown, "log the memory after each phase"),
       field("dump_state", &EngineOptions::dump_state, "log the resolved options at the start"),
       field("dataloader_drop_last", &EngineOptions::dataloader_drop_last,
             "the loader of training_data drops an incomplete last batch"),
@@ -138,6 +141,13 @@ Section make_section() {
       nested("hydrofoil", &EngineOptions::hydrofoil, own_section()),
       nested("comms_logger", &EngineOptions::comms_logger, comms_logger_section()),
       nested("flops_profiler", &EngineOptions::flops_profiler, flops_profiler_section()),
+      nested("timers", &EngineOptions::timers, timers_section()),
+      nested("tensorboard", &EngineOptions::tensorboard,
+             file_monitor_section("TensorBoard (Python package tensorboard): event files in `output_path/job_name`")),
+      nested("csv_monitor", &EngineOptions::csv_monitor,
+             file_monitor_section("One CSV file an event name, in `output_path/job_name`")),
+      nested("wandb", &EngineOptions::wandb, wandb_section()),
+      nested("comet", &EngineOptions::comet, comet_section()),
   };
   section.fields.insert(section.fields.end(), sections.begin(), sections.end());
   for (const char* key : {"optimizer", "scheduler"}) {
@@ -148,6 +158,16 @@ Section make_section() {
   const auto later = later_feature_fields();
   section.fields.insert(section.fields.end(), later.begin(), later.end());
   return section;
+}
+
+// Keys that only report: the ranks may differ in them.
+bool only_reports(const std::string& path) {
+  static constexpr const char* kKeys[] = {"steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state"};
+  static constexpr const char* kSections[] = {"tensorboard.", "csv_monitor.", "wandb.",
+                                              "comet.",       "timers.",      "hydrofoil.json_monitor."};
+  return std::any_of(std::begin(kKeys), std::end(kKeys), [&](const char* key) { return path == key; }) ||
+         std::any_of(std::begin(kSections), std::end(kSections),
+                     [&](const char* prefix) { return path.starts_with(prefix); });
 }
 
 // The object of a section of the root that has no default as a whole; nullptr where it is absent or null.
@@ -336,9 +356,7 @@ ResolvedOptions resolve_engine_options(std::string_view text_or_path, const Reso
   derive_own_options(options, result.table);
   options.validate();
   for (const auto& row : result.table.rows()) {
-    const bool only_reports =
-        row.path == "steps_per_print" || row.path == "wall_clock_breakdown" || row.path == "dump_state";
-    if (!only_reports) options.resolved_lines.push_back(row.path + " = " + row.value);
+    if (!only_reports(row.path)) options.resolved_lines.push_back(row.path + " = " + row.value);
   }
   result.warnings = resolver.warnings();
   return result;

@@ -10,6 +10,7 @@
 #include "hydrofoil/config/field.h"
 #include "hydrofoil/config/resolved_table.h"
 #include "hydrofoil/engine/profiling_options.h"
+#include "hydrofoil/engine/monitor_options.h"
 #include "hydrofoil/optim/optim_options.h"
 #include "hydrofoil/zero/zero_options.h"
 
@@ -51,6 +52,7 @@ struct HydrofoilOptions {
   bool debug_checks = false;            // released memory is filled with NaN
   std::vector<std::string> unit_names;  // modules that stay one unit, as named_modules() names them
   TraceOptions trace;
+  FileMonitorOptions json_monitor;      // events of training as JSON lines
 };
 
 // Everything that a config says about an engine, resolved for one world size.
@@ -65,6 +67,7 @@ struct EngineOptions {
   std::optional<int64_t> steps_per_print;        // none: never
   std::optional<DType> communication_data_type;  // none: the accumulation dtype
   bool wall_clock_breakdown = false;             // log the time of each phase
+  bool memory_breakdown = false;                 // log the memory after each phase
   bool dump_state = false;                       // log the options at the start
   bool dataloader_drop_last = false;             // the loader of `training_data` drops an incomplete last batch
   AutocastOptions torch_autocast;
@@ -75,6 +78,11 @@ struct EngineOptions {
   HydrofoilOptions hydrofoil;
   CommsLoggerOptions comms_logger;
   FlopsProfilerOptions flops_profiler;
+  FileMonitorOptions tensorboard;
+  FileMonitorOptions csv_monitor;
+  WandbOptions wandb;
+  CometOptions comet;
+  TimerOptions timers;
   optim::OptimizerOptions optimizer;
   optim::SchedulerOptions scheduler;
   std::vector<std::string> resolved_lines;  // "key = value" of all that every rank must have the same; filled by
@@ -85,6 +93,12 @@ struct EngineOptions {
   // Whether a native optimizer keeps its states in bf16: optimizer.params.fp32_optimizer_states where it is given, else
   // bf16.bf16_optimizer_states where bf16 is enabled.
   [[nodiscard]] bool has_bf16_states() const;
+
+  // Whether the events of training are written anywhere.
+  [[nodiscard]] bool has_monitors() const {
+    return tensorboard.enabled || csv_monitor.enabled || wandb.enabled || comet.enabled ||
+           hydrofoil.json_monitor.enabled;
+  }
 
   // Checks every range and every contradiction between options. Throws InvalidArgument.
   void validate() const;

@@ -52,6 +52,10 @@ std::optional<optim::OptimizerKind> optimizer_kind(const EngineOptions& options)
 void check_supported(const EngineOptions& options) {
   HYDROFOIL_CHECK_ARG(!options.torch_autocast.enabled, kFunction,
                       "torch_autocast.enabled: autocast is a feature of Python programs; in C++ take bf16 or fp16");
+  HYDROFOIL_CHECK_ARG(
+      !options.has_monitors(), kFunction,
+      "tensorboard, csv_monitor, wandb, comet, hydrofoil.json_monitor: got one that is enabled; monitors "
+      "are a feature of Python programs, expected none in C++");
   const auto& scheduler = options.scheduler;
   HYDROFOIL_CHECK_ARG(scheduler.type.empty() || scheduler.native, kFunction, "scheduler.type: got ", scheduler.type,
                       ", a class of torch.optim.lr_scheduler, which needs Python; expected WarmupLR, WarmupDecayLR, "

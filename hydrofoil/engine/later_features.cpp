@@ -44,7 +44,6 @@ std::vector<Field> scalar_fields() {
       later("graph_harvesting", false, "CUDA graph capture"),
       accepted("zero_allow_untested_optimizer", false, "any optimizer works on the shards"),
       accepted("zero_force_ds_cpu_optimizer", true, "any optimizer works on the shards"),
-      later("memory_breakdown", false, "memory log of every phase"),
       accepted("vocabulary_size", {}, "no kernel needs a multiple of 8"),
       later("use_data_before_expert_parallelism", false, "order of the data and expert axes"),
       later("log_level", {}).with_note("set HYDROFOIL_LOG_LEVEL in the environment"),
@@ -87,25 +86,6 @@ std::vector<Field> memory_and_io_sections() {
   return {activation, aio, checkpoint, nebula, later("datastates_ckpt", {}, "DataStates checkpoints")};
 }
 
-std::vector<Field> monitor_sections() {
-  const auto monitor = [](const char* key, const char* doc) {
-    return section(key, doc, Activity::kBySwitch,
-                   {later("enabled", false), later("output_path", ""), later("job_name", "DeepSpeedJobName")}, true);
-  };
-  Field wandb =
-      section("wandb", "Weights & Biases", Activity::kBySwitch,
-              {later("enabled", false), later("group", {}), later("team", {}), later("project", "deepspeed")}, true);
-  Field comet = section("comet", "Comet", Activity::kBySwitch,
-                        {later("enabled", false), later("samples_log_interval", 100_i), later("project", {}),
-                         later("workspace", {}), later("api_key", {}), later("experiment_name", {}),
-                         later("experiment_key", {}), later("online", {}), later("mode", {})},
-                        true);
-  Field throughput = section("throughput", "Throughput timer", Activity::kByFields,
-                             {accepted("enabled", true, "tokens/s come from the training loop"),
-                              accepted("synchronized", true, "no timer synchronises the device")},
-                             true);
-  Field timers = section("timers", "Timers", Activity::kByFields, {throughput});
-  return {monitor("tensorboard", "TensorBoard"), monitor("csv_monitor", "CSV monitor"), wandb, comet, timers};
 }
 
 std::vector<Field> parallel_sections() {
@@ -298,7 +278,7 @@ std::vector<Field> planning_sections() {
 
 std::vector<Field> later_feature_fields() {
   std::vector<Field> fields;
-  for (const auto& part : {scalar_fields(), memory_and_io_sections(), monitor_sections(), parallel_sections(),
+  for (const auto& part : {scalar_fields(), memory_and_io_sections(), parallel_sections(),
                            compile_and_inference_sections(), training_method_sections(), planning_sections()}) {
     fields.insert(fields.end(), part.begin(), part.end());
   }

@@ -31,8 +31,15 @@ int64_t read_kib(const char* path, const std::string& key) {
 }  // namespace
 
 ProcessMemory process_memory() {
-  return {read_kib("/proc/self/smaps_rollup", "Pss:"), read_kib("/proc/self/status", "VmRSS:"),
-          read_kib("/proc/self/status", "VmHWM:")};
+  ProcessMemory memory = resident_memory();
+  memory.pss_bytes = read_kib("/proc/self/smaps_rollup", "Pss:");
+  return memory;
+}
+
+ProcessMemory resident_memory() {
+  return {.pss_bytes = 0,
+          .rss_bytes = read_kib("/proc/self/status", "VmRSS:"),
+          .peak_rss_bytes = read_kib("/proc/self/status", "VmHWM:")};
 }
 
 int64_t free_bytes(const c10::Device& device, int64_t limit_bytes, int ranks_of_host) {

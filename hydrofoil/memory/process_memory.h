@@ -16,6 +16,10 @@ struct ProcessMemory {
 // Reads /proc/self/smaps_rollup and /proc/self/status. Throws SystemError where they cannot be read.
 [[nodiscard]] ProcessMemory process_memory();
 
+// The same without pss_bytes, which the kernel counts page by page under a lock that page faults need: for readers
+// beside a training step.
+[[nodiscard]] ProcessMemory resident_memory();
+
 // Bytes that this rank could allocate on `device` on top of the most it has had so far. On the host: what is left of
 // `limit_bytes` above the high-water mark of the process, but no more than its share of what the system has available,
 // which `ranks_of_host` processes divide. On an accelerator: what the device has free and torch's allocator has in

@@ -17,12 +17,13 @@ constexpr std::chrono::milliseconds kPatience{1000};
 }  // namespace
 
 GradientReducer::GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options,
-                                 bool sharded, std::shared_ptr<trace::Recorder> recorder)
+                                 bool sharded, WaitTimes& waits, std::shared_ptr<trace::Recorder> recorder)
     : units_(units),
       group_(std::move(group)),
       options_(options),
       sharded_(sharded),
       recorder_(std::move(recorder)),
+      waits_(waits),
       rounds_(units.size()) {
   for (size_t u = units_.size(); u-- > 0;) {
     if (units_[u]->buckets.empty()) continue;
@@ -111,6 +112,7 @@ void GradientReducer::settle(size_t max_in_flight) {
   const auto patience = options_.join_divergent_units ? std::chrono::milliseconds(0) : kPatience;
   while (in_flight_.size() > max_in_flight && !diverged_) {
     for (const auto& bucket : units_[in_flight_.front()]->buckets) {
+      const ScopedStopwatch wait(waits_.for_reduce());
       if (bucket->reduction_ends_within(patience)) continue;
       if (options_.join_divergent_units) return;
       diverged_ = true;
@@ -120,6 +122,7 @@ void GradientReducer::settle(size_t max_in_flight) {
 }
 
 void GradientReducer::finish_oldest() {
+  const ScopedStopwatch wait(waits_.for_reduce());
   const size_t u = in_flight_.front();
   in_flight_.pop_front();
   const Span span(recorder_.get(), trace::Lane::kCompute, "reduce wait", units_[u]->name);
@@ -159,6 +162,7 @@ void GradientReducer::reduce_late() {
     std::copy(late.begin(), late.end(), agreed.data_ptr<int64_t>());
     comm::OpInfo info{"late gradients", op_signature(OpKind::kControl, 0)};
     info.caller_waits = true;
+    const ScopedStopwatch wait(waits_.for_reduce());
     group_.all_reduce(agreed, comm::ReduceOp::kMax, std::move(info)).wait();
     std::copy_n(agreed.data_ptr<int64_t>(), late.size(), late.begin());
   }

@@ -12,6 +12,7 @@
 #include "hydrofoil/comm/group.h"
 #include "hydrofoil/zero/autograd_hooks.h"
 #include "hydrofoil/zero/unit.h"
+#include "hydrofoil/zero/wait_times.h"
 
 namespace hydrofoil::trace {
 class Recorder;
@@ -35,7 +36,7 @@ struct NonFiniteGradient {
 class GradientReducer {
  public:
   GradientReducer(std::vector<std::unique_ptr<Unit>>& units, comm::Group group, ReductionOptions options, bool sharded,
-                  std::shared_ptr<trace::Recorder> recorder = nullptr);
+                  WaitTimes& waits, std::shared_ptr<trace::Recorder> recorder = nullptr);
 
   // Opens the round even if this rank will get no gradient in it: the other ranks may. Idempotent.
   void begin_round() {
@@ -97,6 +98,7 @@ class GradientReducer {
   const ReductionOptions options_;
   const bool sharded_;
   const std::shared_ptr<trace::Recorder> recorder_;  // null: no trace is ever taken
+  WaitTimes& waits_;
   std::vector<UnitRound> rounds_;
   std::vector<int64_t> order_;
   std::vector<int64_t> completed_;  // units in the order in which their gradients were complete

@@ -98,6 +98,7 @@ GradientSummary summarize_gradients(Runtime& runtime) {
     comm::OpInfo info{"gradient summary", op_signature(OpKind::kControl, 2)};
     info.history = runtime.gatherer().record();
     info.caller_waits = true;
+    const ScopedStopwatch wait(runtime.waits().for_reduce());
     group.all_gather(mine, all, std::move(info)).wait();
   }
   const int64_t* words = all.data_ptr<int64_t>();

@@ -38,7 +38,7 @@ std::vector<std::string> names_of(const std::vector<std::unique_ptr<Unit>>& unit
 ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                                      std::vector<std::string> scope_names, comm::Group group,
                                      const ReductionOptions& options, ErrorTranslator translate_hook_error,
-                                     std::shared_ptr<trace::Recorder> recorder)
+                                     WaitTimes& waits, std::shared_ptr<trace::Recorder> recorder)
     : units_(units),
       scopes_(std::move(scopes)),
       scope_names_(std::move(scope_names)),
@@ -48,6 +48,7 @@ ParameterGatherer::ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, 
       record_(std::make_shared<UnitRecord>(names_of(units_))),
       translate_hook_error_(std::move(translate_hook_error)),
       recorder_(std::move(recorder)),
+      waits_(waits),
       states_(units.size()) {
   for (const auto& unit : units_) {
     for (const auto& group : unit->groups) sharded_ = sharded_ || group->sharded();
@@ -108,6 +109,7 @@ void ParameterGatherer::exit(const std::shared_ptr<Invocation>& invocation, bool
 }
 
 void ParameterGatherer::meet(const char* where) {
+  const ScopedStopwatch wait(join_ ? waits_.for_gather() : nullptr);
   if (join_) group_.barrier({where, op_signature(OpKind::kControl, 3)});
 }
 
@@ -298,6 +300,7 @@ void ParameterGatherer::acquire(int u) {
     const Span span(recorder_.get(), trace::Lane::kCompute, "gather wait", units_[u]->name);
     start(u);
     if (!lingered && !join_) follow_plan(u);
+    const ScopedStopwatch wait(waits_.for_gather());
     for (auto& group : units_[u]->groups) group->finish_gather();
   } catch (...) {
     --state.holds;

@@ -15,6 +15,7 @@
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
 #include "hydrofoil/zero/unit_record.h"
+#include "hydrofoil/zero/wait_times.h"
 
 namespace hydrofoil::zero {
 
@@ -39,7 +40,7 @@ class ParameterGatherer {
  public:
   ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                     std::vector<std::string> scope_names, comm::Group group, const ReductionOptions& options,
-                    ErrorTranslator translate_hook_error, std::shared_ptr<trace::Recorder> recorder = nullptr);
+                    ErrorTranslator translate_hook_error, WaitTimes& waits, std::shared_ptr<trace::Recorder> recorder = nullptr);
   ~ParameterGatherer();
 
   // A module's way in and out. `failed`: its forward threw. The way out, the end of the backward and the step throw
@@ -134,6 +135,7 @@ class ParameterGatherer {
   const std::shared_ptr<UnitRecord> record_;
   const ErrorTranslator translate_hook_error_;
   const std::shared_ptr<trace::Recorder> recorder_;  // null: no trace is ever taken
+  WaitTimes& waits_;
   bool sharded_ = false;  // some parameters are: else there is nothing to gather, and no order that ranks must share
   std::vector<UnitState> states_;
   int64_t retained_bytes_ = 0;

@@ -121,7 +121,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
         gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
   }
   gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
-                                                  options_.reduction, options_.translate_hook_error, options_.recorder);
+                                                  options_.reduction, options_.translate_hook_error, waits_, options_.recorder);
   retained_budget_ = options_.keep_gathered_bytes.value_or(0);
   gatherer_->retain(retained_budget_);
   gatherer_->on_backward([this] { notice_backward(); });
@@ -204,7 +204,7 @@ void Runtime::index_places(size_t u) {
 void Runtime::install_hooks() {
   hooks_.clear();
   auto reducer = std::make_unique<GradientReducer>(units_, reduce_group_, options_.reduction,
-                                                   options_.sharding.gradients, options_.recorder);
+                                                   options_.sharding.gradients, waits_, options_.recorder);
   if (reducer_ != nullptr) reducer->configure_as(*reducer_);
   reducer_ = std::move(reducer);
   for (size_t u = 0; u < units_.size(); ++u) {
@@ -348,12 +348,18 @@ void Runtime::publish(bool trainable_only) {
       if (trainable_only && !group->trainable()) continue;
       works.push_back(group->start_publish(gather_group_,
                                            {units_[u]->name, op_signature(OpKind::kPublish, static_cast<int64_t>(u))}));
-      if (!options_.reduction.overlap) works.back().wait();
+      if (!options_.reduction.overlap) {
+        const ScopedStopwatch wait(waits_.for_gather());
+        works.back().wait();
+      }
       group->bump_versions();
     }
   }
-  for (auto& work : works) work.wait();
-  synchronize_parameters();
+  {
+    const ScopedStopwatch wait(waits_.for_gather());
+    for (auto& work : works) work.wait();
+    synchronize_parameters();
+  }
   for (auto& unit : units_) {
     for (auto& group : unit->groups) {
       if (!trainable_only || group->trainable()) group->discard_writes();

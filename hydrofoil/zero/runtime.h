@@ -20,6 +20,7 @@
 #include "hydrofoil/zero/parameter_gatherer.h"
 #include "hydrofoil/zero/unit.h"
 #include "hydrofoil/zero/unit_planner.h"
+#include "hydrofoil/zero/wait_times.h"
 
 namespace hydrofoil::zero {
 
@@ -76,6 +77,7 @@ class Runtime {
   [[nodiscard]] ParameterGatherer& gatherer() { return *gatherer_; }
   [[nodiscard]] GradientReducer& reducer() { return *reducer_; }
   [[nodiscard]] const comm::Group& gather_group() const { return gather_group_; }
+  [[nodiscard]] WaitTimes& waits() { return waits_; }
   [[nodiscard]] const Sharding& sharding() const { return options_.sharding; }
   [[nodiscard]] trace::Recorder* recorder() const { return options_.recorder.get(); }
   // Whether the calls of all scopes are to be boundaries. Else those that hold no sharded parameter, but for the
@@ -226,8 +228,9 @@ class Runtime {
   std::vector<Place> places_;
   // See Aside; slices of one size on every rank, padded.
   std::map<int64_t, std::vector<at::Tensor>> aside_;
-  std::vector<int64_t> missed_steps_;           // a parameter
-  std::map<const void*, int64_t> index_;        // TensorImpl -> parameter
+  std::vector<int64_t> missed_steps_;     // a parameter
+  std::map<const void*, int64_t> index_;  // TensorImpl -> parameter
+  WaitTimes waits_;
   std::map<const void*, int> unit_of_storage_;  // StorageImpl of a sharded parameter -> unit
   std::unique_ptr<ParameterGatherer> gatherer_;
   std::unique_ptr<GradientReducer> reducer_;

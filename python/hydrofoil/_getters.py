@@ -60,6 +60,9 @@ class ConfigGetters:
     def wall_clock_breakdown(self) -> bool:
         return self.options.wall_clock_breakdown
 
+    def memory_breakdown(self) -> bool:
+        return self.options.memory_breakdown
+
     def dump_state(self) -> bool:
         return self.options.dump_state
 

@@ -12,13 +12,15 @@ from typing import Any, Callable, Iterator, Optional
 import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
-from hydrofoil._clock import PhaseClock
 from hydrofoil._config import config_text
 from hydrofoil._getters import ConfigGetters
+from hydrofoil._step_log import StepLog
 from hydrofoil.dataloader import DataLoader
+from hydrofoil.monitor import MonitorMaster
 from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
 from hydrofoil.profiling.step_profile import StepProfile
+from hydrofoil.timer import SynchronizedWallClockTimer, ThroughputTimer
 
 __all__ = ["DeepSpeedEngine", "Engine"]
 
@@ -58,8 +60,8 @@ class Engine(ConfigGetters, torch.nn.Module):
         if training_data is not None:
             self.training_dataloader = self.deepspeed_io(training_data, collate_fn=collate_fn)
         self._step_applied = False
-        self._clock = PhaseClock(options.wall_clock_breakdown, self.global_rank == 0)
         self._profile = StepProfile(self) if options.flops_profiler.enabled and self.global_rank == 0 else None
+        self._observe()
         if options.dump_state and self.global_rank == 0:
             utils.logger.info("resolved config:\n%s", self.explain())
 
@@ -143,12 +145,44 @@ class Engine(ConfigGetters, torch.nn.Module):
             return lr_schedules.SCHEDULES[scheduler.type](self.optimizer, **params)
         return getattr(torch.optim.lr_scheduler, scheduler.type)(self.optimizer, **params)
 
+    def _observe(self) -> None:
+        options = self.options
+        self.monitor = MonitorMaster(options, self.global_rank)
+        self._step_log = StepLog(self)
+        try:
+            self.core.agree("initialize", self.monitor.open())
+        except Exception:
+            self.destroy(gather=True)
+            raise
+        self.timers = SynchronizedWallClockTimer(self.core.report)
+        self.tput_timer = ThroughputTimer(self)
+        self._has_phases = options.wall_clock_breakdown or options.memory_breakdown
+
     # -- the loop ------------------------------------------------------------------------------------------------------
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        with self._clock.phase("forward"):
-            if self._profile is not None:
-                return self._profile.forward(lambda: self._forward(*inputs, **kwargs))
+        if self._profile is not None:
+            return self._profile.forward(lambda: self._measured_forward(*inputs, **kwargs))
+        return self._measured_forward(*inputs, **kwargs)
+
+    def _measured_forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        if not self.training:
             return self._forward(*inputs, **kwargs)
+        if self._has_phases:
+            with self._phase(_C.Phase.FORWARD):
+                return self._forward(*inputs, **kwargs)
+        self.core.begin_micro_step()
+        return self._forward(*inputs, **kwargs)
+
+    @contextlib.contextmanager
+    def _measured(self, phase: _C.Phase) -> Iterator[None]:
+        self.core.begin_phase(phase)
+        try:
+            yield
+        finally:
+            self.core.end_phase(phase)
+
+    def _phase(self, phase: _C.Phase) -> contextlib.AbstractContextManager[None]:
+        return self._measured(phase) if self._has_phases else contextlib.nullcontext()
 
     def _forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if self.options.fp16_auto_cast and self.options.fp16_enabled:
@@ -165,7 +199,8 @@ class Engine(ConfigGetters, torch.nn.Module):
             raise ValueError("backward: this engine has no optimizer; it can only run forward")
         if not isinstance(loss, torch.Tensor):
             raise TypeError(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
-        with self._clock.phase("backward"):
+        self._step_log.add_loss(loss)
+        with self._phase(_C.Phase.BACKWARD):
             scaled = self.core.scale_loss(loss, scale_wrt_gas)
             run = lambda: scaled.backward(retain_graph=retain_graph or None, **kwargs)  # noqa: E731  (None: as create_graph says)
             run() if self._profile is None else self._profile.backward(run)
@@ -173,6 +208,7 @@ class Engine(ConfigGetters, torch.nn.Module):
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for a plain loss.backward()."""
+        self._step_log.add_loss(loss)
         return loss * self.core.begin_backward(True)
 
     def step(self, lr_kwargs: Optional[dict[str, Any]] = None) -> None:
@@ -181,7 +217,7 @@ class Engine(ConfigGetters, torch.nn.Module):
             raise ValueError("step: this engine has no optimizer")
         self._wrapping.check()
         began = time.perf_counter()
-        with self._clock.phase("step"):
+        with self._phase(_C.Phase.STEP):
             if self.core.begin_step():
                 self.optimizer._update()
             result = self.core.finish_step()
@@ -190,12 +226,8 @@ class Engine(ConfigGetters, torch.nn.Module):
             self._profile.end_step(time.perf_counter() - began)
         if result.applied and self.lr_scheduler is not None:
             self.lr_scheduler.step(**(lr_kwargs or {}))
-        every = self.options.steps_per_print
-        if result.boundary and every and self.global_rank == 0 and self.global_steps % every == 0:
-            utils.logger.info("step %d, skipped %d, lr %s, grad norm %.4g", self.global_steps, self.skipped_steps, self.get_lr(),
-                              result.grad_norm)
         if result.boundary:
-            self._clock.report(self.global_steps, every or 1)
+            self._step_log.after_step(self, result)
 
     def was_step_applied(self) -> bool:
         return self._step_applied
@@ -248,6 +280,9 @@ class Engine(ConfigGetters, torch.nn.Module):
     def memory_report(self) -> _C.MemoryReport:
         """Bytes that this rank keeps, by kind of state."""
         return self.core.memory_report()
+
+    def get_wall_clock_timers(self) -> SynchronizedWallClockTimer:
+        return self.timers
 
     def explain(self) -> str:
         """Every resolved value of the config and why it has it."""
@@ -345,6 +380,7 @@ class Engine(ConfigGetters, torch.nn.Module):
 
         A client optimizer then works on the model's parameters: with its state at stage 0 or on one rank, else as a new one.
         """
+        self.monitor.close()
         self._wrapping.remove()
         self.core.destroy(gather)
         self._groups.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
+import os
 import sys
 from typing import Any, Callable, Optional
 
@@ -27,24 +29,58 @@ __all__ = [
     "log_dist", "log_dist_once", "logger", "move_to_device", "safe_get_full_fp32_param", "safe_get_full_grad", "safe_get_full_optimizer_state",
     "safe_get_local_fp32_param", "safe_get_local_grad", "safe_get_local_optimizer_state", "safe_set_full_fp32_param", "safe_set_full_grad",
     "safe_set_full_optimizer_state", "safe_set_local_fp32_param", "safe_set_local_grad", "safe_set_local_optimizer_state",
-    "safe_update_full_grad_vectorized", "set_log_level_from_string", "set_z3_leaf_module", "set_z3_leaf_modules", "set_z3_leaf_modules_by_name",
+    "safe_update_full_grad_vectorized", "see_memory_usage", "set_log_level_from_string", "set_z3_leaf_module", "set_z3_leaf_modules", "set_z3_leaf_modules_by_name",
     "set_z3_leaf_modules_by_suffix", "unset_z3_leaf_modules", "z3_leaf_module", "z3_leaf_parameter",
 ]
+
+
+def _rank() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", "0"))
+
+
+class _RankFilter(logging.Filter):
+    """Info comes from rank 0 only, unless asked of other ranks (log_dist) or with the level debug; warnings and errors from all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.rank = _rank()
+        quiet = record.rank != 0 and record.levelno < logging.WARNING and not logger.isEnabledFor(logging.DEBUG)
+        return not quiet or getattr(record, "of_any_rank", False)
+
 
 logger = logging.getLogger("hydrofoil")
 if not logger.handlers:
     _handler = logging.StreamHandler(sys.stderr)
-    _handler.setFormatter(logging.Formatter("[hydrofoil] %(levelname)s: %(message)s"))
+    _handler.setFormatter(logging.Formatter("[hydrofoil rank %(rank)d] %(levelname)s: %(message)s"))
+    _handler.addFilter(_RankFilter())  # for child loggers, whose records pass the handler only
     logger.addHandler(_handler)
-    logger.setLevel(logging.INFO)
+    logger.addFilter(_RankFilter())
+    logger.setLevel({"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR}.get(
+        os.environ.get("HYDROFOIL_LOG_LEVEL", "info"), logging.INFO))
     logger.propagate = False
 
 
 def log_dist(message: str, ranks: Optional[list[int]] = None, level: int = logging.INFO) -> None:
     """Logs on the given ranks ([-1]: all; none given: rank 0)."""
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    if rank in (ranks or [0]) or ranks == [-1]:
-        logger.log(level, "[rank %d] %s", rank, message)
+    if _rank() in (ranks or [0]) or ranks == [-1]:
+        logger.log(level, message, extra={"of_any_rank": True})
+
+
+def see_memory_usage(message: str, force: bool = False) -> None:
+    """Logs the memory of the process on rank 0, and what torch has on the GPU where there is one; nothing without `force`."""
+    if not force or _rank() != 0:
+        return
+    gc.collect()
+    gib = 1 << 30
+    process = _C.process_memory()
+    text = (f"{message} | memory (GiB): RSS {process.rss_bytes / gib:.3f}, PSS {process.pss_bytes / gib:.3f}, "
+            f"peak RSS {process.peak_rss_bytes / gib:.3f}")
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        text += (f" | CUDA: allocated {torch.cuda.memory_allocated() / gib:.3f}, peak {torch.cuda.max_memory_allocated() / gib:.3f}, "
+                 f"reserved {torch.cuda.memory_reserved() / gib:.3f}, peak {torch.cuda.max_memory_reserved() / gib:.3f}")
+        torch.cuda.reset_peak_memory_stats()  # the next call tells of the time since this one, as DeepSpeed's does
+    logger.info("%s", text)
 
 
 @functools.lru_cache(maxsize=None)

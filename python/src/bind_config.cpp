@@ -35,6 +35,25 @@ void bind_config(py::module_& module) {
       .def_readonly("top_modules", &FlopsProfilerOptions::top_modules)
       .def_readonly("detailed", &FlopsProfilerOptions::detailed)
       .def_readonly("output_file", &FlopsProfilerOptions::output_file);
+  py::class_<engine::FileMonitorOptions>(module, "FileMonitorOptions")
+      .def_readonly("enabled", &engine::FileMonitorOptions::enabled)
+      .def_readonly("output_path", &engine::FileMonitorOptions::output_path)
+      .def_readonly("job_name", &engine::FileMonitorOptions::job_name);
+  py::class_<engine::WandbOptions>(module, "WandbOptions")
+      .def_readonly("enabled", &engine::WandbOptions::enabled)
+      .def_readonly("group", &engine::WandbOptions::group)
+      .def_readonly("team", &engine::WandbOptions::team)
+      .def_readonly("project", &engine::WandbOptions::project);
+  py::class_<engine::CometOptions>(module, "CometOptions")
+      .def_readonly("enabled", &engine::CometOptions::enabled)
+      .def_readonly("samples_log_interval", &engine::CometOptions::samples_log_interval)
+      .def_readonly("project", &engine::CometOptions::project)
+      .def_readonly("workspace", &engine::CometOptions::workspace)
+      .def_readonly("api_key", &engine::CometOptions::api_key)
+      .def_readonly("experiment_name", &engine::CometOptions::experiment_name)
+      .def_readonly("experiment_key", &engine::CometOptions::experiment_key)
+      .def_readonly("online", &engine::CometOptions::online)
+      .def_readonly("mode", &engine::CometOptions::mode);
   py::class_<EngineOptions>(module, "EngineOptions")
       .def_readonly("train_batch_size", &EngineOptions::train_batch_size)
       .def_readonly("train_micro_batch_size_per_gpu", &EngineOptions::train_micro_batch_size_per_gpu)
@@ -44,6 +63,15 @@ void bind_config(py::module_& module) {
       .def_readonly("gradient_predivide_factor", &EngineOptions::gradient_predivide_factor)
       .def_readonly("steps_per_print", &EngineOptions::steps_per_print)
       .def_readonly("wall_clock_breakdown", &EngineOptions::wall_clock_breakdown)
+      .def_property_readonly("throughput_enabled", [](const EngineOptions& o) { return o.timers.throughput.enabled; })
+      .def_readonly("memory_breakdown", &EngineOptions::memory_breakdown)
+      .def_readonly("tensorboard", &EngineOptions::tensorboard)
+      .def_readonly("csv_monitor", &EngineOptions::csv_monitor)
+      .def_readonly("wandb", &EngineOptions::wandb)
+      .def_readonly("comet", &EngineOptions::comet)
+      .def_property_readonly(
+          "json_monitor", [](const EngineOptions& o) { return &o.hydrofoil.json_monitor; },
+          py::return_value_policy::reference_internal)
       .def_readonly("dump_state", &EngineOptions::dump_state)
       .def_readonly("dataloader_drop_last", &EngineOptions::dataloader_drop_last)
       .def_readonly("flops_profiler", &EngineOptions::flops_profiler)

@@ -142,6 +142,11 @@ void bind_engine(py::module_& module) {
           "missed_steps", [](Engine& e) { return e.runtime().missed_steps(); },
           [](Engine& e, std::vector<int64_t> counts) { e.runtime().set_missed_steps(std::move(counts)); })
       .def_property_readonly("dynamic_loss_scale", [](Engine& e) { return e.loss_scaler().is_dynamic(); })
+      .def("begin_phase", &Engine::begin_phase, py::arg("phase"), no_gil)
+      .def("end_phase", &Engine::end_phase, py::arg("phase"), no_gil)
+      .def("begin_micro_step", [](Engine& e) { e.report().begin_micro_step(); })
+      .def_property_readonly(
+          "report", [](Engine& e) { return &e.report(); }, py::return_value_policy::reference_internal)
       .def("memory_report", [](Engine& e) { return e.runtime().memory(); })
       .def(
           "refresh_masters", [](Engine& e) { e.runtime().refresh_masters(); }, no_gil)

@@ -54,6 +54,7 @@ void bind_runtime(py::module_& module) {
       .def_readonly("peak_rss_bytes", &memory::ProcessMemory::peak_rss_bytes);
   module.def("trim_heap", &memory::trim_heap, no_gil);
   module.def("process_memory", &memory::process_memory, no_gil);
+  module.def("resident_memory", &memory::resident_memory, no_gil);
 }
 
 }  // namespace hydrofoil::python

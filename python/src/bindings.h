@@ -18,6 +18,7 @@ void bind_optim(py::module_& module);
 void bind_runtime(py::module_& module);
 void bind_plan(py::module_& module);
 void bind_engine(py::module_& module);
+void bind_report(py::module_& module);
 
 // Turns the exception that is being handled into a Python one; used where C functions are called by Python directly.
 void set_python_error();

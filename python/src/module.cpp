@@ -10,6 +10,7 @@ PYBIND11_MODULE(_C, module) {
   bind_config(module);
   bind_optim(module);
   bind_runtime(module);
+  bind_report(module);
   bind_engine(module);
   bind_plan(module);
   bind_checkpoint(module);

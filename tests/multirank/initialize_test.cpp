@@ -232,6 +232,52 @@ TEST_P(Program, SaysWhatACheckpointCannotKeep) {
   EXPECT_FALSE(engine->load_checkpoint(directory.path()).has_value());
 }
 
+TEST_P(Program, LogsItsSteps) {
+  TwoLayers model;
+  const auto engine = engine_of(model, config_of(GetParam(), R"(, "steps_per_print": 2, "wall_clock_breakdown": true,
+                                                  "memory_breakdown": true)"));
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) {
+    at::Tensor loss;
+    {
+      const PhaseScope forward(*engine, Phase::kForward);
+      loss = model.loss(i);
+    }
+    engine->backward(loss);
+    engine->step();
+  }
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  for (const char* once : {"step=2, skipped=0, lr=[0.1], mom=[(0.9, 0.999)], grad_norm=",
+                           "step=2, time (ms) | forward: ", "memory after forward of step 2 (MiB) | host: ",
+                           "memory after backward of step 2 ", "memory after step of step 2 "}) {
+    const size_t found = text.find(once);
+    EXPECT_TRUE(found != std::string::npos && text.find(once, found + 1) == std::string::npos) << once << "\n" << text;
+  }
+  EXPECT_EQ(text.find("step=1"), std::string::npos) << text;
+  EXPECT_EQ(text.find("step=3"), std::string::npos) << text;
+  EXPECT_THROW(engine->end_phase(Phase::kForward), InvalidArgument);
+}
+
+TEST_P(Program, CountsItsWaitsWithinThePhases) {
+  for (const bool counted : {false, true}) {
+    const auto channels = comm::make_local_channels(2, 2, {.name = "test", .timeout = std::chrono::seconds(30)});
+    testing::run_ranks(2, [&](int rank) {
+      TwoLayers model;
+      const std::string more = counted ? R"(, "wall_clock_breakdown": true, "steps_per_print": 9)" : "";
+      const auto engine = initialize(model.tree, resolved(config_of(GetParam(), more), 2), channels[rank]);
+      for (int i = 0; i < 2; ++i) {
+        engine->backward(model.loss(i));
+        engine->step();
+      }
+      const PhaseTimes times = engine->report().last_step();
+      EXPECT_EQ(times.reduce_wait_ms > 0, counted);
+      EXPECT_EQ(times.gather_wait_ms > 0, counted);
+      EXPECT_LE(times.reduce_wait_ms, times.backward_ms + times.step_ms);
+      EXPECT_EQ(times.step_ms > 0, counted);
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Stages, Program, ::testing::Values(0, 3));
 
 TEST(Initialize, NamesWhatNeedsPython) {
@@ -245,6 +291,7 @@ TEST(Initialize, NamesWhatNeedsPython) {
   EXPECT_NE(error(config_of(0, R"(, "scheduler": {"type": "StepLR", "params": {"step_size": 3}})"))
                 .find("scheduler.type: got StepLR"),
             std::string::npos);
+  EXPECT_NE(error(config_of(0, R"(, "csv_monitor": {"enabled": true})")).find("csv_monitor"), std::string::npos);
   EXPECT_NE(error(config_of(0, R"(, "torch_autocast": {"enabled": true})")).find("torch_autocast"), std::string::npos);
   EXPECT_NE(
       error(R"({"train_batch_size": 1, "scheduler": {"type": "WarmupLR"}})").find("needs the section 'optimizer'"),

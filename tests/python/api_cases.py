@@ -292,9 +292,9 @@ def printed_keys() -> None:
     with Log() as log:
         models.train(engine, 3)
     if rank() == 0:
-        assert log.text.count("lr [") == 1 and "step 2, skipped 0" in log.text, log.text
+        assert log.text.count("lr=[0.01], mom=[(0.9, 0.999)], grad_norm=") == 1 and "step=2, skipped=0, " in log.text, log.text
         assert log.text.count("time (ms)") == 1, log.text
-        for phase in ("forward:", "backward:", "step:"):
+        for phase in ("forward:", "backward:", "step:", "reduce wait:", "gather wait:"):
             assert phase in log.text, log.text
     else:
         assert log.text == ""

@@ -72,9 +72,9 @@ uint64_t mix(uint64_t signature, uint64_t sequence) {
 // Measured from the call, so that the time in the queue counts too.
 void log_end(const WorkState& state, const std::exception_ptr& error) {
   const auto took = std::chrono::steady_clock::now() - state.called;
-  log_info("comm: group ", state.group, ", channel ", state.channel, ", operation ", state.operation.sequence, ": ",
-           describe(state.operation), error ? " failed after " : " took ",
-           std::chrono::duration_cast<std::chrono::microseconds>(took).count(), " us");
+  log_info_of_rank("comm: group ", state.group, ", channel ", state.channel, ", operation ", state.operation.sequence,
+                   ": ", describe(state.operation), error ? " failed after " : " took ",
+                   std::chrono::duration_cast<std::chrono::microseconds>(took).count(), " us");
 }
 
 EndedOperation ended_operation(const Operation& operation, int64_t begin_ns, int group_size) {

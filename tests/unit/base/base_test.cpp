@@ -7,6 +7,7 @@
 #include "hydrofoil/base/debug.h"
 #include "hydrofoil/base/environment.h"
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/base/nearest.h"
 #include "hydrofoil/base/transitions.h"
 
@@ -80,6 +81,23 @@ TEST(NearestName, FindsTheTypo) {
 TEST(Clock, NeverGoesBack) {
   const int64_t before = monotonic_ns();
   EXPECT_LE(before, monotonic_ns());
+}
+
+TEST(Log, InfoIsOfRankZero) {
+  const char* before = std::getenv("RANK");
+  const std::string saved = before == nullptr ? "" : before;
+  for (const char* rank : {"0", "1", "10"}) {
+    setenv("RANK", rank, 1);
+    testing::internal::CaptureStderr();
+    log_info("told");
+    log_warning("warned");
+    log_info_of_rank("asked");
+    const std::string text = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(text.find("told") != std::string::npos, rank == std::string("0")) << text;
+    EXPECT_NE(text.find(detail::concat("[hydrofoil rank ", rank, "] warning: warned")), std::string::npos) << text;
+    EXPECT_NE(text.find("asked"), std::string::npos) << text;
+  }
+  before == nullptr ? unsetenv("RANK") : setenv("RANK", saved.c_str(), 1);
 }
 
 }  // namespace

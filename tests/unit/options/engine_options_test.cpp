@@ -247,6 +247,41 @@ TEST(EngineOptions, StatesAreFp32UnlessOneOfTwoKeysSaysBf16) {
   EXPECT_NE(off.table.find("bf16.bf16_optimizer_states")->note.find("no effect"), std::string::npos);
 }
 
+TEST(EngineOptions, MonitorsTakeWhatDeepSpeedsTake) {
+  EXPECT_FALSE(resolve("").options.has_monitors());
+  EXPECT_FALSE(resolve(R"("tensorboard": {"enabled": false, "job_name": "x"})").options.has_monitors());
+  for (const char* on :
+       {R"("tensorboard": {"enabled": true})", R"("csv_monitor": {"enabled": "true"})", R"("wandb": {"enabled": 1})",
+        R"("comet": {"enabled": true})", R"("hydrofoil": {"json_monitor": {"enabled": true}})"}) {
+    EXPECT_TRUE(resolve(on).options.has_monitors()) << on;
+  }
+  const EngineOptions options =
+      resolve(R"("wandb": {"team": "a"}, "comet": {"mode": "get_or_create", "online": false, "api_key": "secret"})")
+          .options;
+  EXPECT_EQ(options.wandb.team, "a");
+  EXPECT_EQ(options.wandb.project, "deepspeed");
+  EXPECT_FALSE(options.wandb.group.has_value());
+  EXPECT_EQ(options.comet.online, false);
+  EXPECT_EQ(options.comet.api_key, "secret");
+  expect_error(R"("comet": {"mode": "gat"})", "nearest: get");
+  expect_error(R"("comet": {"samples_log_interval": 0})", "comet.samples_log_interval");
+  expect_error(R"("csv_monitor": {"path": "x"})", "unknown key");
+}
+
+TEST(EngineOptions, WhatOnlyReportsMayDifferBetweenRanks) {
+  const char* on =
+      R"("steps_per_print": 5, "wall_clock_breakdown": true, "memory_breakdown": true, "dump_state": true,
+         "tensorboard": {"enabled": true}, "csv_monitor": {"enabled": true}, "wandb": {"enabled": true},
+         "comet": {"enabled": true, "api_key": "secret"}, "timers": {"throughput": {"enabled": false}},
+         "hydrofoil": {"json_monitor": {"enabled": true}})";
+  EXPECT_EQ(resolve(on).options.resolved_lines, resolve("").options.resolved_lines);
+}
+
+TEST(ExplainConfig, KeepsTheKeyOfAnAccount) {
+  const std::string text = explain_config(text_with(R"("comet": {"api_key": "secret"})"), {.world_size = 2});
+  EXPECT_EQ(text.find("secret"), std::string::npos) << text;
+}
+
 TEST(EngineOptions, ValidateChecksOptionsMadeInCode) {
   EngineOptions options;
   EXPECT_THROW(options.validate(), InvalidArgument);  // no batch sizes
