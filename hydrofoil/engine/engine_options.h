@@ -9,8 +9,8 @@
 #include "hydrofoil/config/dtype.h"
 #include "hydrofoil/config/field.h"
 #include "hydrofoil/config/resolved_table.h"
-#include "hydrofoil/engine/profiling_options.h"
 #include "hydrofoil/engine/monitor_options.h"
+#include "hydrofoil/engine/profiling_options.h"
 #include "hydrofoil/optim/optim_options.h"
 #include "hydrofoil/zero/zero_options.h"
 
@@ -52,7 +52,7 @@ struct HydrofoilOptions {
   bool debug_checks = false;            // released memory is filled with NaN
   std::vector<std::string> unit_names;  // modules that stay one unit, as named_modules() names them
   TraceOptions trace;
-  FileMonitorOptions json_monitor;      // events of training as JSON lines
+  FileMonitorOptions json_monitor;  // events of training as JSON lines
 };
 
 // Everything that a config says about an engine, resolved for one world size.

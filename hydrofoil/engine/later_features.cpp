@@ -86,8 +86,6 @@ std::vector<Field> memory_and_io_sections() {
   return {activation, aio, checkpoint, nebula, later("datastates_ckpt", {}, "DataStates checkpoints")};
 }
 
-}
-
 std::vector<Field> parallel_sections() {
   Field pipeline = section(
       "pipeline", "Pipeline parallelism", Activity::kByFields,

@@ -40,7 +40,8 @@ class ParameterGatherer {
  public:
   ParameterGatherer(std::vector<std::unique_ptr<Unit>>& units, std::vector<ScopePlan> scopes,
                     std::vector<std::string> scope_names, comm::Group group, const ReductionOptions& options,
-                    ErrorTranslator translate_hook_error, WaitTimes& waits, std::shared_ptr<trace::Recorder> recorder = nullptr);
+                    ErrorTranslator translate_hook_error, WaitTimes& waits,
+                    std::shared_ptr<trace::Recorder> recorder = nullptr);
   ~ParameterGatherer();
 
   // A module's way in and out. `failed`: its forward threw. The way out, the end of the backward and the step throw

@@ -120,8 +120,9 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
     gather_group_ = comm::make_joining_group(
         gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
   }
-  gatherer_ = std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
-                                                  options_.reduction, options_.translate_hook_error, waits_, options_.recorder);
+  gatherer_ =
+      std::make_unique<ParameterGatherer>(units_, layout_.scopes, std::move(scope_names), gather_group_,
+                                          options_.reduction, options_.translate_hook_error, waits_, options_.recorder);
   retained_budget_ = options_.keep_gathered_bytes.value_or(0);
   gatherer_->retain(retained_budget_);
   gatherer_->on_backward([this] { notice_backward(); });
