@@ -55,7 +55,8 @@ int main() {
   const auto engine = hydrofoil::engine::initialize(model.tree, R"({
     "train_batch_size": 64,
     "optimizer": {"type": "AdamW", "params": {"lr": 1e-2, "weight_decay": 0}},
-    "zero_optimization": {"stage": 3}
+    "zero_optimization": {"stage": 3},
+    "hydrofoil": {"unit_min_bytes": 0}
   })",
                                                     job);
   const auto inputs = 2 * at::rand({64, 2}, at::detail::createCPUGenerator(2), at::kFloat) - 1;

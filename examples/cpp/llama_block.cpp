@@ -1,4 +1,4 @@
-// A Llama of one's own in torch::nn: each block is a unit, and what a block calls through `call` is gathered by itself.
+// A Llama of one's own in torch::nn: each block is a unit, though small ones would be merged without unit_min_bytes.
 // Learns to continue "0 1 2 3 ..." from any start: `hydrofoil run --no-python --nproc 2 llama_block`.
 #include <torch/torch.h>
 
@@ -87,7 +87,8 @@ int main() {
   auto engine = hydrofoil::engine::initialize(Llama(sizes), R"({
     "train_batch_size": 16,
     "optimizer": {"type": "AdamW", "params": {"lr": 3e-3}},
-    "zero_optimization": {"stage": 3}
+    "zero_optimization": {"stage": 3},
+    "hydrofoil": {"unit_min_bytes": 0}
   })",
                                               job);
   const int64_t own = 16 / job.world_size();

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -62,12 +63,12 @@ class Fresh:
         venv.create(folder, with_pip=True)
         self.folder, self.bin = folder, folder / "bin"
         self.packages = next((folder / "lib").glob("python3*/site-packages"))
+        for bundled in (*self.packages.glob("setuptools*"), self.packages / "pkg_resources", self.packages / "_distutils_hack"):
+            shutil.rmtree(bundled, ignore_errors=True)  # older than torch wants, in Python 3.11
         # Links, one by one, so that no hydrofoil of the tests' environment is seen.
         for entry in Path(torch.__file__).parents[1].iterdir():
-            if not entry.name.lower().startswith(("hydrofoil", "pip", "setuptools", "_hydrofoil", "__")) and not entry.suffix == ".pth":
-                target = self.packages / entry.name
-                if not target.exists():
-                    target.symlink_to(entry)
+            if entry.suffix != ".pth" and not entry.name.lower().startswith(("hydrofoil", "pip", "__")):
+                (self.packages / entry.name).symlink_to(entry)
         # Programs that a compiler would be are not to be found; `hydrofoil run` needs none.
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HYDROFOIL_", "VIRTUAL_ENV"))}
         self.environment.update(PATH=str(self.bin), HOME=str(folder / "home"), PYTHONDONTWRITEBYTECODE="1")
