@@ -138,12 +138,14 @@ def rank_of_lines() -> None:
     assert f"[hydrofoil rank {rank()}] INFO: of all" in log.text, log.text
 
 
-def client_optimizer() -> None:
-    """Progress lines of optimizers without betas, and of several groups."""
+def groups() -> None:
+    """The progress line of an optimizer without betas, with several groups."""
     model = plain()
     parameters = list(model.parameters())
-    optimizer = torch.optim.SGD([{"params": parameters[:2], "lr": 0.1}, {"params": parameters[2:]}], lr=0.01, momentum=0.5)
-    engine = hydrofoil.initialize(model=model, optimizer=optimizer, config=models.config(0, optimizer=None, steps_per_print=1))[0]
+    config = models.config(0, steps_per_print=1)
+    config["optimizer"] = {"type": "SGD", "params": {"lr": 0.01, "momentum": 0.5}}
+    engine = hydrofoil.initialize(model=model, model_parameters=[{"params": parameters[:2], "lr": 0.1}, {"params": parameters[2:]}],
+                                  config=config)[0]
     with Log() as log:
         models.train(engine, 1)
     assert ("step=1, skipped=0, lr=[0.1, 0.01], mom=[0.5, 0.5]" in log.text) is (rank() == 0), log.text
@@ -234,16 +236,16 @@ def failing_library(directory: str) -> None:
     hydrofoil.comm.barrier()
     assert len((Path(directory) / "DeepSpeedJobName" / "events.jsonl").read_text().splitlines()) == 3
 
-    start = writers.csvMonitor.__init__
-    writers.csvMonitor.__init__ = lambda self, options: fail(self, [])
+    start = writers.WandbMonitor.__init__
+    writers.WandbMonitor.__init__ = lambda self, options: fail(self, [])
     try:
         with Log() as log:
-            engine = _engine(csv_monitor=settings)
+            engine = _engine(wandb={"enabled": True})
             models.train(engine, 1)
             engine.destroy()
     finally:
-        writers.csvMonitor.__init__ = start
-    assert log.text.count("the service is away") == (1 if rank() == 0 else 0), log.text
+        writers.WandbMonitor.__init__ = start
+    assert log.text.count("wandb: ConnectionError: the service is away") == (1 if rank() == 0 else 0), log.text
 
 
 def standing_still(directory: str) -> None:

@@ -62,10 +62,10 @@ class MonitorMaster:
                 continue
             try:
                 monitor = kind(section)
-            except OSError as error:
-                self.close()
-                return f"{kind.section}: cannot write there: {error}"
             except Exception as error:  # noqa: BLE001  (of a library: the service may be away, the job is not)
+                if isinstance(error, OSError) and kind.writes_folder:
+                    self.close()
+                    return f"{kind.section}: cannot write there: {error}"
                 self._warn(kind.section, error)
                 continue
             setattr(self, name, monitor)

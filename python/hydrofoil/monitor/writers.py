@@ -18,9 +18,13 @@ Event = tuple[str, float, int]  # name, value, samples trained on so far
 
 
 class Monitor:
-    """One library or file format. `modules`: what has to be importable; `package`: the pip package that brings it."""
+    """One library or file format. `modules`: what has to be importable; `package`: the pip package that brings it.
+
+    `writes_folder`: it writes into a folder that the config names, so that an OSError at the start is the config's fault.
+    """
 
     section = ""
+    writes_folder = False
     package = ""
     modules: Sequence[str] = ()
 
@@ -50,6 +54,7 @@ def _directory(options: _C.FileMonitorOptions) -> str:
 
 class TensorBoardMonitor(Monitor):
     section, package, modules = "tensorboard", "tensorboard", ("tensorboard",)
+    writes_folder = True
 
     def __init__(self, options: _C.FileMonitorOptions) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -73,6 +78,7 @@ class csvMonitor(Monitor):  # noqa: N801  (DeepSpeed's name)
     """A file `<name>.csv` an event name ('/' and ' ' become '_') with the columns step and the last part of the name."""
 
     section = "csv_monitor"
+    writes_folder = True
 
     def __init__(self, options: _C.FileMonitorOptions) -> None:
         self.log_dir = _directory(options)
@@ -106,6 +112,7 @@ class JsonMonitor(Monitor):
     """`events.jsonl`: one JSON object a step, {"time": Unix seconds, "samples": ..., <name>: <value>, ...}; null: not a finite number."""
 
     section = "hydrofoil.json_monitor"
+    writes_folder = True
 
     def __init__(self, options: _C.FileMonitorOptions) -> None:
         self.path = os.path.join(_directory(options), "events.jsonl")
