@@ -59,8 +59,8 @@ _COMM = _all("deepspeed._distributed:", "init_distributed", "is_initialized") | 
              "broadcast_object_list", "all_gather", "all_gather_object", "all_gather_into_tensor", "all_gather_coalesced", "allgather_fn", "reduce_scatter",
              "reduce_scatter_fn", "reduce_scatter_tensor", "all_to_all_single", "all_to_all", "send", "recv", "isend", "irecv", "gather", "scatter", "reduce",
              "all_reduce", "all_reduce_coalesced", "inference_all_reduce", "has_all_gather_into_tensor", "has_reduce_scatter_tensor", "has_coalescing_manager",
-             "has_all_reduce_coalesced", "initialize_mesh_device", "ReduceOp", "ProcessGroup", "mpi_discovery", "configure") | {
-    name: "!the communication log" for name in ("log_summary", "reset_log", "has_comm_data", "get_comm_operation_count", "get_logged_comm_ops")} | {
+             "has_all_reduce_coalesced", "initialize_mesh_device", "ReduceOp", "ProcessGroup", "mpi_discovery", "configure", "log_summary", "reset_log") | {
+    name: "!the communication log of torch.distributed's own calls" for name in ("has_comm_data", "get_comm_operation_count", "get_logged_comm_ops")} | {
     "enable_symm_mem_for_group": "!symmetric memory"} | _all("!cloud discovery", "in_aml", "in_aws_sm", "in_dlts")
 _GROUPS = _all("hydrofoil.groups:", "initialize", "get_data_parallel_group", "get_data_parallel_rank", "get_data_parallel_world_size",
                "get_model_parallel_group", "get_model_parallel_rank", "get_model_parallel_world_size", "get_tensor_model_parallel_group",
@@ -98,7 +98,7 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.runtime.config": {"DeepSpeedConfig": "hydrofoil.config:DeepSpeedConfig", "DeepSpeedConfigError": "hydrofoil.config:DeepSpeedConfigError"},
     "deepspeed.runtime.dataloader": {"DeepSpeedDataLoader": "hydrofoil.dataloader:DataLoader", "RepeatingLoader": "hydrofoil.utils:RepeatingLoader"},
     "deepspeed.runtime.lr_schedules": _SCHEDULES,
-    "deepspeed.runtime.utils": _all("hydrofoil.utils:", "move_to_device"),
+    "deepspeed.runtime.utils": _all("hydrofoil.utils:", "move_to_device", "see_memory_usage"),
     "deepspeed.runtime.zero": {**_ZERO, **_all(_TILED, "TiledLinear", "TiledLinearReturnBias")},
     "deepspeed.runtime.zero.partition_parameters": {
         **_ZERO, **_all("hydrofoil.zero.constructors:", "zero_wrapper_for_fp_tensor_constructor", "_orig_torch_arange"), "DeepSpeedTensorOverride": _TENSOR},
@@ -127,9 +127,10 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.runtime.sequence_parallel.ulysses_sp": _all(_ULYSSES, "UlyssesSPAttentionHF", "UlyssesSPDataLoaderAdapter", "SequenceTiledCompute", "TiledMLP",
                                                            "TiledFusedLogitsLoss", "sequence_tiled_compute", "UlyssesSPFwdLossBwdWithLogits"),
     "deepspeed.runtime.sequence_parallel.parallel_state_sp": _all(_ULYSSES, "initialize_sequence_parallel"),
-    "deepspeed.utils": {**_LOG, **_ACCESS, **_LEAF, **_all("hydrofoil.utils:", "OnDevice", "RepeatingLoader", "instrument_w_nvtx"),
+    "deepspeed.utils": {**_LOG, **_ACCESS, **_LEAF, **_all("hydrofoil.utils:", "OnDevice", "RepeatingLoader", "instrument_w_nvtx", "see_memory_usage"),
                         "groups": "hydrofoil.groups"},
     "deepspeed.utils.logging": _all("hydrofoil.utils:", "logger", "log_dist", "log_dist_once", "set_log_level_from_string"),
+    "deepspeed.utils.timer": _all("hydrofoil.timer:", "SynchronizedWallClockTimer", "ThroughputTimer"),
     "deepspeed.utils.groups": _GROUPS,
     "deepspeed.utils.tensor_fragment": _ACCESS,
     "deepspeed.utils.z3_leaf_module": _LEAF,
@@ -154,9 +155,9 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.checkpoint.ds_to_universal": {"main": _UNIVERSAL},
     "deepspeed.checkpoint.utils": _all("hydrofoil.utils:", "clone_tensors_for_torch_save"),
     "deepspeed.monitor": {},
-    "deepspeed.monitor.monitor": _all("!monitors (TensorBoard, W&B, CSV, Comet)", "MonitorMaster", "TensorBoardMonitor", "WandbMonitor", "csvMonitor", "CometMonitor"),
+    "deepspeed.monitor.monitor": _all("hydrofoil.monitor:", "MonitorMaster", "TensorBoardMonitor", "WandbMonitor", "csvMonitor", "CometMonitor"),
     "deepspeed.profiling": {},
-    "deepspeed.profiling.flops_profiler": _all("!the FLOPs profiler", "FlopsProfiler", "get_model_profile"),
+    "deepspeed.profiling.flops_profiler": _all("hydrofoil.profiling.flops_profiler:", "FlopsProfiler", "get_model_profile"),
     "deepspeed.pipe": _all(_PIPELINE, "PipelineModule", "LayerSpec", "TiedLayerSpec", "ProcessTopology"),
     "deepspeed.moe": {},
     "deepspeed.moe.layer": {"MoE": _MOE},
