@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Optional
 
 import torch
@@ -17,6 +18,7 @@ class ConfigGetters:
     options: _C.EngineOptions
     optimizer: Any
     core: _C.Engine
+    config: Any
     world_size: int
     global_rank: int
 
@@ -145,3 +147,85 @@ class ConfigGetters:
         """dtypes of the model and of gradient accumulation."""
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         return dtypes[self.options.model_dtype], dtypes[self.options.grad_accum_dtype]
+
+    def _configured(self, path: str, default: Any) -> Any:
+        """What the ds_config says at `path` ("zero_optimization.reduce_bucket_size"), or the default."""
+        value: Any = self._config_dict()
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return default if value is None or value == "auto" else value
+
+    def _config_dict(self) -> dict[str, Any]:
+        if isinstance(self.config, dict):
+            return self.config
+        if "_config_read" not in self.__dict__:
+            with open(self.config) as file:
+                self.__dict__["_config_read"] = json.load(file)
+        return self.__dict__["_config_read"]
+
+
+# Getters of what is not built here: off, whatever else a config holds (an active key would have been an error at initialize).
+_OFF: dict[str, Any] = {
+    **dict.fromkeys((
+        "checkpoint_serialization_enabled", "checkpoint_writer_enabled", "elasticity_enabled", "is_elastic_model_parallel_supported", "pld_enabled",
+        "eigenvalue_enabled", "curriculum_enabled_legacy", "data_efficiency_enabled", "data_sampling_enabled", "curriculum_learning_enabled",
+        "random_ltd_enabled", "autotuning_enabled", "autotuning_profile_model_info", "sparse_gradients_enabled", "optimizer_legacy_fusion",
+        "quantize_training", "zero_force_ds_cpu_optimizer", "zero_use_cpu_optimizer", "zero_cpu_offload", "super_offload", "compile_autosp",
+        "compile_autotp", "uses_parallelization_pass_only", "zero_multi_rank_bucket_allreduce", "zero_nvme_offload_optimizer", "zero_legacy_stage1",
+        "zero_save_muon_momentum_buffer_in_memory", "graph_harvesting", "fp16_master_weights_and_gradients", "bf16_master_weights_and_gradients",
+        "load_universal_checkpoint", "zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients",
+        "is_sanity_checks_enabled"), False),
+    **dict.fromkeys(("pld_params", "pld_theta", "pld_gamma", "curriculum_params_legacy", "autotuning_metric_path", "autotuning_model_info_path", "amp_params",
+                     "zero_offload_optimizer", "zero_offload_param", "zeropp_loco_param", "swap_tensor_config", "zenflow_config",
+                     "tensor_parallel_config", "random_ltd_initialize"), None),
+    **dict.fromkeys(("data_efficiency_config", "data_sampling_config", "curriculum_learning_config", "random_ltd_config", "aio_config"), {}),
+    "autotp_size": 0, "mics_shard_size": -1, "zero_hpz_partition_size": 1, "zero_partial_offload": 1.0, "cpuadam_cores_perc": 0.9,
+}
+# Getters of keys that the engine accepts (docs/config.md says what each does here): as configured, or DeepSpeed's default.
+_CONFIGURED: dict[str, tuple[str, Any]] = {
+    "checkpoint_tag_validation_enabled": ("checkpoint.tag_validation", "Warn"), "flops_profiler_recompute_fwd_factor": ("flops_profiler.recompute_fwd_factor", 0.0),
+    "optimizer_params": ("optimizer.params", None), "scheduler_params": ("scheduler.params", None),
+    "zero_allow_untested_optimizer": ("zero_allow_untested_optimizer", False), "zero_reduce_scatter": ("zero_optimization.reduce_scatter", True),
+    "zero_overlap_comm": ("zero_optimization.overlap_comm", None), "zero_sub_group_size": ("zero_optimization.sub_group_size", 1_000_000_000),
+    "zero_reduce_bucket_size": ("zero_optimization.reduce_bucket_size", 500_000_000),
+    "zero_allgather_bucket_size": ("zero_optimization.allgather_bucket_size", 500_000_000),
+    "zero_contiguous_gradients": ("zero_optimization.contiguous_gradients", True),
+    "zero_load_from_fp32_weights": ("zero_optimization.load_from_fp32_weights", True), "zero_elastic_checkpoint": ("zero_optimization.elastic_checkpoint", False),
+    "zero_max_live_parameters": ("zero_optimization.stage3_max_live_parameters", 1_000_000_000),
+    "zero_max_reuse_distance": ("zero_optimization.stage3_max_reuse_distance", 1_000_000_000),
+    "zero_prefetch_bucket_size": ("zero_optimization.stage3_prefetch_bucket_size", 50_000_000),
+    "zero_module_granularity_threshold": ("zero_optimization.stage3_module_granularity_threshold", 0),
+    "zero_param_persistence_threshold": ("zero_optimization.stage3_param_persistence_threshold", 100_000),
+    "zero_model_persistence_threshold": ("zero_optimization.stage3_model_persistence_threshold", 2**63 - 1),
+    "zero_ignore_unused_parameters": ("zero_optimization.ignore_unused_parameters", True), "bf16_optimizer_states": ("bf16.bf16_optimizer_states", False),
+    "torch_autocast_dtype": ("torch_autocast.dtype", None),
+    "torch_autocast_lower_precision_safe_modules": ("torch_autocast.lower_precision_safe_modules", None),
+    "use_node_local_storage": ("checkpoint.use_node_local_storage", False), "communication_data_type": ("communication_data_type", None),
+    "zero_allgather_partitions": ("zero_optimization.allgather_partitions", True),
+    "zero_round_robin_gradients": ("zero_optimization.round_robin_gradients", False),
+    "zero_log_trace_cache_warnings": ("zero_optimization.log_trace_cache_warnings", False),
+    "initial_dynamic_scale": ("fp16.initial_scale_power", 16), "log_level": ("log_level", None),
+}
+
+
+def _constant(name: str, value: Any) -> Any:
+    def getter(self: ConfigGetters) -> Any:
+        return value.copy() if isinstance(value, dict) else value
+
+    getter.__name__ = name
+    return getter
+
+
+def _reader(name: str, path: str, default: Any) -> Any:
+    def getter(self: ConfigGetters) -> Any:
+        value = self._configured(path, default)
+        return 2**value if name == "initial_dynamic_scale" else value
+
+    getter.__name__ = name
+    return getter
+
+
+for _name, _value in _OFF.items():
+    setattr(ConfigGetters, _name, _constant(_name, _value))
+for _name, (_path, _default) in _CONFIGURED.items():
+    setattr(ConfigGetters, _name, _reader(_name, _path, _default))

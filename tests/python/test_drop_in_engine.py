@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import hydrofoil
 from hydrofoil import utils
 from tests.support.world import world
 
@@ -51,6 +55,20 @@ def test_leaf_modules_by_class_name_and_suffix() -> None:
     assert utils.set_z3_leaf_modules_by_suffix(model, ["1"]) == [model[1]]
     with pytest.raises(ValueError, match="no modules of .* found"):
         utils.set_z3_leaf_modules_by_name(model, ["7"])
+
+
+def test_config_getters(tmp_path: Path) -> None:
+    """A config as a dict and as a file; what is not given has DeepSpeed's default, what is not built is off."""
+    values = {"train_micro_batch_size_per_gpu": 1, "optimizer": {"type": "AdamW", "params": {"lr": 0.5}},
+              "zero_optimization": {"stage": 3, "reduce_bucket_size": 7, "stage3_prefetch_bucket_size": "auto"}}
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(values))
+    for config in (values, str(path)):
+        engine = hydrofoil.initialize(model=nn.Linear(2, 2), config=config)[0]
+        assert engine.zero_reduce_bucket_size() == 7 and engine.zero_prefetch_bucket_size() == 50_000_000
+        assert engine.optimizer_params() == {"lr": 0.5} and engine.scheduler_params() is None and engine.initial_dynamic_scale() == 65536
+        assert not engine.elasticity_enabled() and engine.curriculum_learning_config() == {} and engine.zero_offload_param() is None
+        engine.destroy()
 
 
 def test_helpers() -> None:
