@@ -180,8 +180,9 @@ def rank_main(cell: dict[str, Any]) -> None:
 
 
 def run_ranks(argument: str, ranks: int) -> str:
-    program = os.environ.get("HYDROFOIL_PROGRAM", str(Path(sys.executable).parent / "hydrofoil"))
-    command = [program, "run", "--nproc", str(ranks), "--", str(HERE), "--rank", argument]
+    from hydrofoil.command import find_program
+
+    command = [find_program(), "run", "--nproc", str(ranks), "--", str(HERE), "--rank", argument]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")

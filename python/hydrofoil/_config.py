@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
 from typing import Any
 
-__all__ = ["config_text"]
+__all__ = ["config_dict", "config_text"]
 
 
 def config_text(config: Any) -> str:
@@ -23,6 +24,17 @@ def config_text(config: Any) -> str:
     if isinstance(config, (str, os.PathLike)):
         return os.fspath(config)
     raise TypeError(f"config: got {type(config).__name__}, expected a dict, a path, or base64 text")
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """What was given: a dict as it is; of a path, base64 or JSON text, what C++ has read there."""
+    if isinstance(config, dict):
+        return config
+    text = os.fspath(config)
+    if os.path.exists(text):
+        with open(text, encoding="utf-8") as file:
+            return json.load(file)
+    return json.loads(text if text.lstrip().startswith("{") else base64.urlsafe_b64decode(text))
 
 
 def _nested(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Optional
 
 import torch
 
 from hydrofoil import _C
+from hydrofoil._config import config_dict
 
 __all__ = ["ConfigGetters"]
 
@@ -156,11 +156,8 @@ class ConfigGetters:
         return default if value is None or value == "auto" else value
 
     def _config_dict(self) -> dict[str, Any]:
-        if isinstance(self.config, dict):
-            return self.config
         if "_config_read" not in self.__dict__:
-            with open(self.config) as file:
-                self.__dict__["_config_read"] = json.load(file)
+            self.__dict__["_config_read"] = config_dict(self.config)
         return self.__dict__["_config_read"]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from typing import Any, Iterator, Optional
 
 import torch
+
+from hydrofoil import _C
 
 __all__ = ["Accelerator", "get_accelerator", "is_current_accelerator_supported", "set_accelerator"]
 
@@ -110,17 +111,15 @@ class Accelerator:
 
     # -- memory ----------------------------------------------------------------------------------------------------------
     def empty_cache(self) -> None:
-        from hydrofoil import _C
-
         _C.trim_heap()
 
     def memory_allocated(self, device_index: Optional[int] = None) -> int:
-        return _status_bytes("VmRSS")
+        return _C.resident_memory().rss_bytes
 
     memory_reserved = memory_cached = memory_allocated
 
     def max_memory_allocated(self, device_index: Optional[int] = None) -> int:
-        return _status_bytes("VmHWM")
+        return _C.resident_memory().peak_rss_bytes
 
     max_memory_reserved = max_memory_cached = max_memory_allocated
 
@@ -301,9 +300,6 @@ def is_current_accelerator_supported() -> bool:
     return get_accelerator().device_name() in ("cpu", "cuda")
 
 
-def _bytes_of(path: str, key: str) -> int:
-    with open(path) as file:
+def _meminfo_bytes(key: str) -> int:
+    with open("/proc/meminfo") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(key + ":"))
-
-
-_status_bytes, _meminfo_bytes = functools.partial(_bytes_of, "/proc/self/status"), functools.partial(_bytes_of, "/proc/meminfo")

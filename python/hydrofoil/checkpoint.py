@@ -43,7 +43,7 @@ def _buffers(engine: "Engine") -> dict[str, torch.Tensor]:
     for path, module in engine.module.named_modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
-                found.setdefault(id(buffer), (f"{path}.{name}" if path else name, buffer))
+                found.setdefault(id(buffer), (_full_name(path, name), buffer))
     return dict(found.values())
 
 
@@ -53,6 +53,23 @@ def _json(value: Any, what: str, tensors: Optional[list[torch.Tensor]] = None) -
     except (TypeError, RecursionError) as error:
         raise ValueError(f"save_checkpoint: {what} holds something that a checkpoint cannot keep: {error}; it keeps None, numbers, strings, bytes, tensors, "
                          "lists, tuples and dicts of them, no pickles") from None
+
+
+def _add_tensors(request: _C.SaveRequest, name: str, kind: str, tensors: list[torch.Tensor]) -> None:
+    """The tensors of a JSON text, as <name>/<number>."""
+    for i, tensor in enumerate(tensors):
+        request.add_extra(f"{name}/{i}", kind, tensor.detach())
+
+
+def _read_tensors(saved: _C.LoadedCheckpoint, name: str, kind: str) -> list[torch.Tensor]:
+    tensors: list[torch.Tensor] = []
+    while (tensor := saved.read_extra(f"{name}/{len(tensors)}", kind)) is not None:
+        tensors.append(tensor)
+    return tensors
+
+
+def _full_name(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _source_rank(engine: "Engine", saved: _C.LoadedCheckpoint) -> int:
@@ -79,8 +96,7 @@ def _add_extra_states(request: _C.SaveRequest, engine: "Engine") -> None:
         return
     kind = _kind_of_rank("extra_state", engine.global_rank)
     request.add_extra(_EXTRA_STATE, kind, torch.frombuffer(bytearray(_state_json.dumps(texts).encode()), dtype=torch.uint8))
-    for i, tensor in enumerate(tensors):
-        request.add_extra(f"{_EXTRA_STATE}/{i}", kind, tensor)
+    _add_tensors(request, _EXTRA_STATE, kind, tensors)
 
 
 def _load_extra_states(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool) -> None:
@@ -93,9 +109,7 @@ def _load_extra_states(engine: "Engine", saved: _C.LoadedCheckpoint, strict: boo
         utils.logger.warning("load_checkpoint: %s has no extra states; the model's modules %s keep theirs", saved.directory, list(modules))
         return
     texts = _state_json.loads(bytes(text.tolist()).decode())
-    tensors: list[torch.Tensor] = []
-    while (tensor := saved.read_extra(f"{_EXTRA_STATE}/{len(tensors)}", kind)) is not None:
-        tensors.append(tensor)
+    tensors = _read_tensors(saved, _EXTRA_STATE, kind)
     for path, module in modules.items():
         if path in texts:
             module.set_extra_state(_state_json.loads(texts[path], tensors))
@@ -154,8 +168,8 @@ def _request(engine: "Engine", directory: str, tag: Optional[str], client_state:
     request.states = states
     tensors: list[torch.Tensor] = []
     request.client_state = _json(client_state, "client_state", tensors)
-    for i, tensor in enumerate(tensors if engine.global_rank == 0 else ()):  # its text is rank 0's too
-        request.add_extra(f"{_CLIENT_STATE}/{i}", "tensor", tensor.detach())
+    if engine.global_rank == 0:  # its text is rank 0's too
+        _add_tensors(request, _CLIENT_STATE, "tensor", tensors)
     request.client_optimizer = _client_optimizer(engine)
     for name, buffer in _buffers(engine).items():
         request.add_extra(name, _kind_of_rank("buffer", engine.global_rank), buffer)
@@ -191,13 +205,17 @@ def consolidated_state_dict(engine: "Engine", exclude_frozen: bool) -> Optional[
             for name, parameter in own.items():
                 if id(parameter) not in copies:
                     copies[id(parameter)] = parameter.detach().cpu().clone() if is_writer else parameter
-                state[f"{path}.{name}" if path else name] = copies[id(parameter)]
+                state[_full_name(path, name)] = copies[id(parameter)]
+        if not is_writer:
+            continue
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
-                state[f"{path}.{name}" if path else name] = buffer.detach().cpu().clone()
-        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
-            state[f"{path}._extra_state" if path else "_extra_state"] = module.get_extra_state()
-    return state if is_writer else None
+                state[_full_name(path, name)] = buffer.detach().cpu().clone()
+    if not is_writer:
+        return None
+    for path, module in _with_extra_state(engine, "get_extra_state"):
+        state[_full_name(path, "_extra_state")] = module.get_extra_state()
+    return state
 
 
 def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
@@ -235,10 +253,7 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
     _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None, _client_optimizer(engine))
     with _together(engine, "load_checkpoint: the rest"):
         _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
-    tensors: list[torch.Tensor] = []
-    while (tensor := saved.read_extra(f"{_CLIENT_STATE}/{len(tensors)}", "tensor")) is not None:
-        tensors.append(tensor)
-    return saved.directory, _state_json.loads(saved.client_state, tensors)
+    return saved.directory, _state_json.loads(saved.client_state, _read_tensors(saved, _CLIENT_STATE, "tensor"))
 
 
 def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_optimizer_states: bool,

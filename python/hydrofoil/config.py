@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 from typing import Any
 
+import torch
+
 from hydrofoil import _C, comm
-from hydrofoil._config import config_text
+from hydrofoil._config import config_dict, config_text
 
 __all__ = ["DeepSpeedConfig", "DeepSpeedConfigError", "OffloadDeviceEnum", "OffloadStateTypeEnum", "ZeroStageEnum"]
 
@@ -22,20 +23,13 @@ class DeepSpeedConfig:
         if mpu is not None or mesh_device is not None:
             raise NotImplementedError("DeepSpeedConfig: mpu and mesh_device (model parallelism) are not built yet")
         world_size = comm.get_world_size() if comm.is_initialized() else 1
-        text = config_text(config)
-        self._options = _C.resolve_config(text, world_size, not _cuda())
-        self._param_dict = config if isinstance(config, dict) else json.loads(open(text).read())
+        self._options = _C.resolve_config(config_text(config), world_size, not torch.cuda.is_available())
+        self._param_dict = config_dict(config)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._options, name)
-
-
-def _cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 class ZeroStageEnum(enum.IntEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -58,12 +59,12 @@ def test_leaf_modules_by_class_name_and_suffix() -> None:
 
 
 def test_config_getters(tmp_path: Path) -> None:
-    """A config as a dict and as a file; what is not given has DeepSpeed's default, what is not built is off."""
+    """A config as a dict, as a file and as base64 text; what is not given has DeepSpeed's default, what is not built is off."""
     values = {"train_micro_batch_size_per_gpu": 1, "optimizer": {"type": "AdamW", "params": {"lr": 0.5}},
               "zero_optimization": {"stage": 3, "reduce_bucket_size": 7, "stage3_prefetch_bucket_size": "auto"}}
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(values))
-    for config in (values, str(path)):
+    for config in (values, str(path), json.dumps(values), base64.urlsafe_b64encode(json.dumps(values).encode()).decode()):
         engine = hydrofoil.initialize(model=nn.Linear(2, 2), config=config)[0]
         assert engine.zero_reduce_bucket_size() == 7 and engine.zero_prefetch_bucket_size() == 50_000_000
         assert engine.optimizer_params() == {"lr": 0.5} and engine.scheduler_params() is None and engine.initial_dynamic_scale() == 65536

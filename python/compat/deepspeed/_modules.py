@@ -79,4 +79,3 @@ def fill_package(package: dict[str, Any]) -> None:
     module = sys.modules["deepspeed"]
     module.__class__ = _Names
     package["__all__"] = [name for name in NAMES["deepspeed"] if not name.startswith("_")]
-    package.update({name: resolve("deepspeed", name) for name in NAMES["deepspeed"] if NAMES["deepspeed"][name].startswith("deepspeed._version:")})
