@@ -32,37 +32,47 @@ std::string size_text(int64_t bytes) {
 
 }  // namespace
 
-double CommLogRow::bus_factor(OpKind kind, int group_size) {
+double CommLogRow::bus_factor(std::string_view op, int group_size) {
   const double n = group_size;
-  switch (kind) {
-    case OpKind::kAllReduce:
-      return 2.0 * (n - 1.0) / n;
-    case OpKind::kReduceScatter:
-    case OpKind::kAllGather:
-    case OpKind::kAllToAll:
-      return (n - 1.0) / n;
-    case OpKind::kBroadcast:
-    case OpKind::kSend:
-    case OpKind::kRecv:
-    case OpKind::kBarrier:
-      return 1.0;
+  if (op == "all_reduce") return 2.0 * (n - 1.0) / n;
+  for (const std::string_view sliced : {"reduce_scatter", "all_gather", "all_to_all", "gather", "scatter"}) {
+    if (op == sliced) return (n - 1.0) / n;
   }
-  HYDROFOIL_ASSERT(false, "operation kind ", static_cast<int>(kind));
+  return 1.0;
 }
 
 double CommLogRow::algorithm_bytes_per_s() const {
   return total_s <= 0.0 ? 0.0 : static_cast<double>(message_bytes) * static_cast<double>(count) / total_s;
 }
 
-void CommLog::on_operation(const EndedOperation& operation) {
+bool CommLog::counts(std::string_view op) const {
   const auto& ops = options_.ops;
-  if (!ops.empty() && std::find(ops.begin(), ops.end(), op_kind_name(operation.kind)) == ops.end()) return;
+  return ops.empty() || std::find(ops.begin(), ops.end(), op) != ops.end();
+}
+
+void CommLog::on_operation(const EndedOperation& operation) {
+  const char* const op = op_kind_name(operation.kind);
+  if (!counts(op)) return;
   const double seconds = 1e-9 * static_cast<double>(operation.end_ns - operation.begin_ns);
+  add({op, operation.message_bytes, options_.by_unit ? std::string(operation.unit) : std::string(),
+       operation.group_size},
+      operation.unit, seconds);
+}
+
+void CommLog::count(std::string_view op, std::string_view unit, int64_t message_bytes, int group_size, double seconds) {
+  add({std::string(op), message_bytes, std::string(unit), group_size}, unit, seconds);
+}
+
+void CommLog::add(Key key, std::string_view unit, double seconds) {
+  const CommLogRow row{.op = std::get<0>(key),
+                       .message_bytes = std::get<1>(key),
+                       .group_size = std::get<3>(key),
+                       .count = 1,
+                       .total_s = seconds};
   {
     const std::lock_guard lock(mutex_);
     if (paused_) return;
-    Entry& entry = entries_[{operation.kind, operation.message_bytes,
-                             options_.by_unit ? std::string(operation.unit) : std::string(), operation.group_size}];
+    Entry& entry = entries_[std::move(key)];
     if (static_cast<int64_t>(entry.latest_s.size()) < kKept) {
       entry.latest_s.push_back(static_cast<float>(seconds));
     } else {
@@ -72,13 +82,8 @@ void CommLog::on_operation(const EndedOperation& operation) {
     entry.total_s += seconds;
   }
   if (!options_.verbose) return;
-  const CommLogRow row{.kind = operation.kind,
-                       .message_bytes = operation.message_bytes,
-                       .group_size = operation.group_size,
-                       .count = 1,
-                       .total_s = seconds};
-  log_info("comm: ", op_kind_name(operation.kind), operation.unit.empty() ? "" : " of unit ", operation.unit, ", ",
-           size_text(operation.message_bytes), ", ", format("%.3f ms", 1e3 * seconds), ", algorithm bandwidth ",
+  log_info("comm: ", row.op, unit.empty() ? "" : " of unit ", unit, ", ", size_text(row.message_bytes), ", ",
+           format("%.3f ms", 1e3 * seconds), ", algorithm bandwidth ",
            format("%.3f", 1e-9 * row.algorithm_bytes_per_s()), " GB/s, bus bandwidth ",
            format("%.3f", 1e-9 * row.bus_bytes_per_s()), " GB/s");
 }
@@ -105,8 +110,8 @@ std::vector<CommLogRow> CommLog::rows_with_stragglers(const Group& group) const 
       result.push_back(
           {std::get<0>(key), std::get<2>(key), std::get<1>(key), std::get<3>(key), entry.count, entry.total_s});
       const CommLogRow& row = result.back();
-      lines.push_back(concat(op_kind_name(row.kind), row.unit.empty() ? "" : " of unit ", row.unit, ", ",
-                             row.message_bytes, " bytes: ", row.count, " times"));
+      lines.push_back(concat(row.op, row.unit.empty() ? "" : " of unit ", row.unit, ", ", row.message_bytes,
+                             " bytes: ", row.count, " times"));
       lengths.push_back(entry.latest_s.size());
       own.insert(own.end(), entry.latest_s.begin(), entry.latest_s.end());
     }
@@ -153,14 +158,15 @@ std::string to_text(const std::vector<CommLogRow>& rows) {
   if (rows.empty()) return "no collective has been counted\n";
   size_t width = std::string("operation").size();
   for (const auto& row : rows) {
-    width = std::max(width, std::string(op_kind_name(row.kind)).size() + (row.unit.empty() ? 0 : 1 + row.unit.size()));
+    width = std::max(width, row.op.size() + (row.unit.empty() ? 0 : 1 + row.unit.size()));
   }
   const int columns = static_cast<int>(width);
   std::string text = format("%-*s %12s %9s %11s %11s %13s %10s", columns, "operation", "message size", "count",
                             "total (ms)", "avg (ms)", "alg bw (GB/s)", "bus (GB/s)");
-  text += rows[0].waited_s.empty() ? "\n" : "  waited for the last rank (ms), rank by rank\n";
+  const bool waits = std::any_of(rows.begin(), rows.end(), [](const auto& row) { return !row.waited_s.empty(); });
+  text += !waits ? "\n" : "  waited for the last rank (ms), rank by rank\n";
   for (const auto& row : rows) {
-    const std::string name = op_kind_name(row.kind) + (row.unit.empty() ? "" : " " + row.unit);
+    const std::string name = row.op + (row.unit.empty() ? "" : " " + row.unit);
     text += name + std::string(width - name.size(), ' ') +
             format(" %12s %9lld %11.2f %11.3f %13.3f %10.3f", size_text(row.message_bytes).c_str(),
                    static_cast<long long>(row.count), 1e3 * row.total_s, 1e3 * row.average_s(),

@@ -47,6 +47,12 @@ std::string describe(const zero::RuntimeParameter& info) {
 
 }  // namespace
 
+std::shared_ptr<comm::CommLog> make_comm_log(const CommsLoggerOptions& options) {
+  if (!options.enabled) return nullptr;
+  return std::make_shared<comm::CommLog>(
+      comm::CommLogOptions{.verbose = options.verbose, .by_unit = options.debug, .ops = options.counted_ops()});
+}
+
 std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts parts) {
   HYDROFOIL_CHECK_ARG(!options.has_bf16_states() || parts.native_optimizer || !parts.training, "initialize",
                       "bf16.bf16_optimizer_states: got true with an optimizer of the program's own (",
@@ -68,11 +74,8 @@ std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts p
     trace = std::make_unique<StepTrace>(options.hydrofoil.trace, parts.gather_group, parts.reduce_group);
     of_runtime.recorder = trace->recorder();
   }
-  std::shared_ptr<comm::CommLog> comm_log;
-  if (options.comms_logger.enabled) {
-    comm_log = std::make_shared<comm::CommLog>(comm::CommLogOptions{.verbose = options.comms_logger.verbose,
-                                                                    .by_unit = options.comms_logger.debug,
-                                                                    .ops = options.comms_logger.counted_ops()});
+  std::shared_ptr<comm::CommLog> comm_log = make_comm_log(options.comms_logger);
+  if (comm_log != nullptr) {
     parts.gather_group.observe(comm_log);
     parts.reduce_group.observe(comm_log);
   }

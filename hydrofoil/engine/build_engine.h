@@ -27,4 +27,7 @@ struct EngineParts {
 // or parameters (names, shapes, dtypes, groups) differ between ranks, naming the first difference.
 [[nodiscard]] std::unique_ptr<Engine> build_engine(const EngineOptions& options, EngineParts parts);
 
+// The log that a config's `comms_logger` asks for; null unless enabled.
+[[nodiscard]] std::shared_ptr<comm::CommLog> make_comm_log(const CommsLoggerOptions& options);
+
 }  // namespace hydrofoil::engine

@@ -24,8 +24,17 @@ const std::vector<std::pair<std::string, std::string>>& op_names() {
       {"all_to_all", "all_to_all"},
       {"all_to_all_single", "all_to_all"},
       {"send", "send"},
+      {"isend", "send"},
       {"recv", "recv"},
+      {"irecv", "recv"},
       {"barrier", "barrier"},
+      {"monitored_barrier", "barrier"},
+      // Calls of scripts alone.
+      {"gather", "gather"},
+      {"scatter", "scatter"},
+      {"reduce", "reduce"},
+      {"all_gather_object", "all_gather_object"},
+      {"broadcast_object_list", "broadcast_object_list"},
   };
   return names;
 }
@@ -56,7 +65,9 @@ void CommsLoggerOptions::validate() const {
 
 Section comms_logger_section() {
   Section section;
-  section.doc = "Counts the engine's collectives; hydrofoil.comm.log_summary() prints them (docs/profiling.md)";
+  section.doc =
+      "Counts the collectives of the engine and of hydrofoil.comm; hydrofoil.comm.log_summary() prints them "
+      "(docs/profiling.md)";
   section.lax = true;
   section.fields = {
       field("enabled", &CommsLoggerOptions::enabled, "count them"),

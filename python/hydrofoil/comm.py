@@ -17,25 +17,31 @@ import torch.distributed as _dist
 # destroy_process_group() then leaves Gloo's threads running, and one that drops a Python tensor while the interpreter ends
 # aborts the process ("terminate called without an active exception", torch 2.13).
 import torch.distributed.nn.functional as _bound_before_init  # noqa: F401
-from torch.distributed import *  # noqa: F401,F403  (the collectives, under the names that scripts use)
+from torch.distributed import *  # noqa: F401,F403  (under the names that scripts use)
 from torch.distributed import (  # noqa: F401
     ProcessGroup,
     ReduceOp,
-    all_gather_into_tensor,
     get_global_rank,
     get_rank,
     get_world_size,
     is_available,
     new_group,
-    reduce_scatter_tensor,
 )
 
-from hydrofoil import _C
+from hydrofoil import _C, _comm_calls
+from hydrofoil._config import config_dict, config_text
+from hydrofoil._comm_calls import P2POp  # noqa: F401
 
 __all__ = ["EngineGroups", "all_gather_coalesced", "all_reduce_coalesced", "allgather_fn", "configure", "get_all_ranks_from_group", "get_local_rank",
-           "get_world_group", "has_all_gather_into_tensor", "has_all_reduce_coalesced", "has_coalescing_manager", "has_reduce_scatter_tensor",
+           "get_comm_operation_count", "get_logged_comm_ops", "get_world_group", "has_all_gather_into_tensor", "has_all_reduce_coalesced", "has_coalescing_manager", "has_comm_data",
+           "has_reduce_scatter_tensor",
            "inference_all_reduce", "init_distributed", "initialize_mesh_device", "is_initialized", "log_summary", "mpi_discovery", "reduce_scatter_fn",
            "reset_log"]
+
+# The collectives: all_reduce, all_gather, broadcast, ...
+globals().update(_comm_calls.CALLS)
+all_reduce, all_gather_into_tensor, reduce_scatter_tensor = (
+    _comm_calls.CALLS.get(name) for name in ("all_reduce", "all_gather_into_tensor", "reduce_scatter_tensor"))
 
 _channel_counter = itertools.count()
 _logged_engines: list[weakref.ref[Any]] = []  # the C++ engines whose config has comms_logger, in the order of their making
@@ -73,11 +79,11 @@ def allgather_fn(output_tensor: torch.Tensor, input_tensor: torch.Tensor, group:
 
 def reduce_scatter_fn(output_tensor: torch.Tensor, tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False,
                       prof: bool = False, debug: Any = None) -> Any:
-    return reduce_scatter_tensor(output_tensor, tensor, op=op, group=group, async_op=async_op)
+    return reduce_scatter_tensor(output_tensor, tensor, op=op, group=group, async_op=async_op, prof=prof)
 
 
 def inference_all_reduce(tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None) -> Any:
-    return _dist.all_reduce(tensor, op=op, group=group)
+    return all_reduce(tensor, op=op, group=group)
 
 
 def all_gather_coalesced(output_tensors: list[torch.Tensor], input_tensors: list[torch.Tensor], group: Any = None, async_op: bool = False) -> Any:
@@ -87,7 +93,7 @@ def all_gather_coalesced(output_tensors: list[torch.Tensor], input_tensors: list
 
 
 def all_reduce_coalesced(tensors: list[torch.Tensor], op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
-    works = [_dist.all_reduce(tensor, op=op, group=group, async_op=async_op) for tensor in tensors]
+    works = [all_reduce(tensor, op=op, group=group, async_op=async_op) for tensor in tensors]
     return works if async_op else None
 
 
@@ -104,9 +110,16 @@ def initialize_mesh_device(mesh_shape: tuple[int, ...], mesh_dim_names: tuple[st
 
 def configure(deepspeed_config: Any = None, enabled: Optional[bool] = None, prof_all: Optional[bool] = None, prof_ops: Any = None,
               verbose: Optional[bool] = None, debug: Optional[bool] = None) -> None:
-    """The communication log is an option of an engine's config (`comms_logger`); nothing can be set from here."""
-    if any((enabled, prof_all, prof_ops, verbose, debug)):
-        raise NotImplementedError("comm.configure: set comms_logger in the ds_config in place of arguments")
+    """Counts the calls of this module from here on, whether an engine has `comms_logger` or not; `enabled=False` ends it.
+
+    The arguments are the keys of `comms_logger`, and win over `deepspeed_config`'s. Engines go by their own configs.
+    """
+    section = dict(config_dict(deepspeed_config).get("comms_logger", {})) if deepspeed_config is not None else {}
+    given = {"enabled": enabled, "prof_all": prof_all, "prof_ops": prof_ops, "verbose": verbose, "debug": debug}
+    section.update({key: value for key, value in given.items() if value is not None})
+    if section:
+        config = {"train_micro_batch_size_per_gpu": 1, "comms_logger": section}
+        _comm_calls.log = _C.resolve_config(config_text(config), 1, True).make_comm_log()
 
 
 def mpi_discovery(distributed_port: int = 29500, verbose: bool = True) -> None:
@@ -178,10 +191,12 @@ def _end_process_groups() -> None:
         _dist.destroy_process_group()
 
 
-def log_engine(core: _C.Engine) -> None:
-    """log_summary() tells of this engine's collectives too, if its config has them counted."""
+def log_engine(core: _C.Engine, options: _C.EngineOptions) -> None:
+    """If this engine's config counts collectives, log_summary() tells of them too, and the script's own calls are counted from here on."""
     if core.comm_log is not None:
         _logged_engines.append(weakref.ref(core))
+        if _comm_calls.log is None:
+            _comm_calls.log = options.make_comm_log()
 
 
 def _engines_with_log() -> list[Any]:
@@ -190,27 +205,49 @@ def _engines_with_log() -> list[Any]:
     return engines
 
 
-def log_summary(show_straggler: bool = False) -> list[_C.CommLogRow]:
-    """Prints on rank 0 what the config's `comms_logger` has counted of the engines' collectives, and returns the rows.
-
-    `show_straggler`: with the time that each rank waited for the last one; collective then, over all ranks.
-    """
-    engines = _engines_with_log()
-    if not engines:
-        raise ValueError('log_summary: no engine counts its collectives: set "comms_logger": {"enabled": true} in the config, and call it '
-                         "while the engine lives")
+def _rows(show_straggler: bool = False) -> list[_C.CommLogRow]:
     rows = []
-    for core in engines:
+    for core in _engines_with_log():
         rows += core.comm_log_with_stragglers() if show_straggler else core.comm_log.rows()
-    if not is_initialized() or _dist.get_rank() == 0:
+    return rows + (_comm_calls.log.rows() if _comm_calls.log is not None else [])
+
+
+def log_summary(show_straggler: bool = False, return_dict: bool = False) -> Any:
+    """Prints on rank 0 what `comms_logger` has counted: the engines' collectives, and the calls of this module.
+
+    Returns the rows, or with `return_dict` what DeepSpeed makes of them: `summary`, by operation and message size, and `metadata`.
+    `show_straggler`: with the time that each rank waited for the last one in the engines' collectives; collective then, over all ranks.
+    """
+    if _comm_calls.log is None and not _engines_with_log():
+        raise ValueError('log_summary: nothing counts collectives: set "comms_logger": {"enabled": true} in the config of an engine and call it '
+                         "while the engine lives, or call comm.configure(enabled=True)")
+    rows = _rows(show_straggler)
+    rank = _dist.get_rank() if is_initialized() else 0
+    if rank == 0:
         print(_C.comm_log_text(rows), end="", flush=True)
-    return rows
+    return _comm_calls.as_dict(rows, rank) if return_dict else rows
+
+
+def has_comm_data() -> bool:
+    return bool(_rows())
+
+
+def get_comm_operation_count() -> int:
+    """How many operations have been counted, of all kinds."""
+    return sum(row.count for row in _rows())
+
+
+def get_logged_comm_ops() -> list[str]:
+    """The kinds of operations that have been counted."""
+    return sorted({row.op for row in _rows()})
 
 
 def reset_log() -> None:
     """Sets the counts of log_summary() to zero."""
     for core in _engines_with_log():
         core.comm_log.clear()
+    if _comm_calls.log is not None:
+        _comm_calls.log.clear()
 
 
 class EngineGroups:

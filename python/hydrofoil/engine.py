@@ -122,7 +122,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         training = client is not None or kind is not None
         optimizer_text = f"{type(client).__name__ if client is not None else options.optimizer.type} {group_json(groups)}"
         self.core = _C.Engine(options, table, nodes, self._groups.gather, self._groups.reduce, core_kind, optimizer_text, training)
-        comm.log_engine(self.core)
+        comm.log_engine(self.core, options)
         for parameter in parameters:
             parameter._hydrofoil_engine = self.core
         self._wrapping = _modules.Wrapping(self.core, modules)

@@ -42,18 +42,24 @@ void bind_comm(py::module_& module) {
       .def("barrier", &Group::barrier, info, no_gil);
   using comm::CommLogRow;
   py::class_<CommLogRow>(module, "CommLogRow", "What was counted of one operation with one message size.")
-      .def_property_readonly("op", [](const CommLogRow& row) { return comm::op_kind_name(row.kind); })
+      .def_readonly("op", &CommLogRow::op)
       .def_readonly("unit", &CommLogRow::unit)
       .def_readonly("message_bytes", &CommLogRow::message_bytes)
+      .def_readonly("group_size", &CommLogRow::group_size)
       .def_readonly("count", &CommLogRow::count)
       .def_readonly("total_s", &CommLogRow::total_s)
       .def_property_readonly("average_s", &CommLogRow::average_s)
       .def_property_readonly("algorithm_bytes_per_s", &CommLogRow::algorithm_bytes_per_s)
       .def_property_readonly("bus_bytes_per_s", &CommLogRow::bus_bytes_per_s)
       .def_readonly("waited_s", &CommLogRow::waited_s);
-  py::class_<comm::CommLog, std::shared_ptr<comm::CommLog>>(module, "CommLog")
-      .def("rows", &comm::CommLog::rows, no_gil)
-      .def("clear", &comm::CommLog::clear, no_gil);
+  using comm::CommLog;
+  py::class_<CommLog, std::shared_ptr<CommLog>>(module, "CommLog")
+      .def_property_readonly("by_unit", [](const CommLog& log) { return log.options().by_unit; })
+      .def("counts", &CommLog::counts, py::arg("op"))
+      .def("count", &CommLog::count, py::arg("op"), py::arg("unit"), py::arg("message_bytes"), py::arg("group_size"),
+           py::arg("seconds"), no_gil)
+      .def("rows", &CommLog::rows, no_gil)
+      .def("clear", &CommLog::clear, no_gil);
   module.def("comm_log_text", &comm::to_text, py::arg("rows"));
   module.def(
       "connect",

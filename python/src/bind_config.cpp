@@ -1,6 +1,8 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "hydrofoil/comm/comm_log.h"
+#include "hydrofoil/engine/build_engine.h"
 #include "hydrofoil/engine/engine_options.h"
 
 namespace hydrofoil::python {
@@ -104,7 +106,8 @@ void bind_config(py::module_& module) {
       .def_property_readonly("collective_timeout_s",
                              [](const EngineOptions& o) { return o.hydrofoil.collective_timeout_s; })
       .def_property_readonly("comm_backend",
-                             [](const EngineOptions& o) { return engine::comm_backend_name(o.hydrofoil.backend); });
+                             [](const EngineOptions& o) { return engine::comm_backend_name(o.hydrofoil.backend); })
+      .def("make_comm_log", [](const EngineOptions& o) { return engine::make_comm_log(o.comms_logger); });
   module.def(
       "resolve_config",
       [](const std::string& text_or_path, int world_size, bool cpu_device) {

@@ -79,11 +79,55 @@ def comm_rows(stage: int, micro_steps: int, **settings: Any) -> list[tuple[str, 
     return key
 
 
+def script_calls(backend: str) -> list[tuple[str, str, int, int, int]]:
+    """A script's own calls through hydrofoil.comm, by DeepSpeed's names of arguments, counted without an engine."""
+    comm = hydrofoil.comm
+    group, alone = torch.distributed.new_group(backend=backend), torch.distributed.new_group([0])
+    rank = torch.distributed.get_rank()
+    comm.configure(enabled=True)
+    comm.reset_log()
+    x, both = torch.ones(4), torch.empty(8)
+    comm.all_reduce(x, group=group)
+    torch.testing.assert_close(x, torch.full((4,), 2.0))
+    comm.all_reduce(x, group=group, prof=True, log_name="loss", debug="anything")
+    comm.all_reduce(x, group=group, async_op=True).wait()
+    comm.all_reduce(x, group=alone)  # rank 1 is not of it
+    comm.all_gather_into_tensor(output_tensor=both, tensor=x, group=group)
+    comm.reduce_scatter_tensor(output_tensor=x, tensor=both, group=group, async_op=True).wait()
+    torch.testing.assert_close(x, torch.full((4,), 8.0 * 2))
+    comm.all_to_all_single(both, tensor=torch.ones(8), group=group)
+    comm.gather(x, [torch.empty(4), torch.empty(4)] if rank == 0 else None, dst=0, group=group)
+    comm.broadcast_object_list([None], src=0, group=group)
+    for work in comm.batch_isend_irecv([comm.P2POp(comm.isend, x, 1 - rank), comm.P2POp(comm.irecv, torch.empty(4), 1 - rank)]):
+        work.wait()
+    works = [comm.isend(x, 1 - rank), comm.irecv(torch.empty(4), 1 - rank)]
+    for work in works:
+        work.wait()
+        assert work.is_completed()
+    comm.barrier(group=group)
+    rows = comm.log_summary()
+    as_dict = comm.log_summary(return_dict=True)
+    assert as_dict["summary"]["all_reduce loss"][16]["count"] == 1 and as_dict["metadata"] == {"world_size": 2, "rank": rank}
+    assert comm.has_comm_data() and comm.get_comm_operation_count() == sum(row.count for row in rows)
+    assert comm.get_logged_comm_ops() == sorted({row.op for row in rows})
+    comm.configure({"comms_logger": {"enabled": True, "debug": True, "prof_all": False, "prof_ops": ["broadcast"]}})
+    comm.broadcast(x, 0)
+    comm.all_reduce(x)
+    (row,) = comm.log_summary()
+    assert row.op == "broadcast" and row.unit.startswith("profiling_cases.py:"), (row.op, row.unit)
+    comm.configure(enabled=False)
+    comm.all_reduce(x, prof=True)
+    assert not comm.has_comm_data()
+    torch.distributed.barrier()
+    return [(row.op, row.unit, row.message_bytes, row.group_size, row.count) for row in rows]
+
+
 def no_comm_log() -> str:
+    hydrofoil.comm.configure(enabled=False)
     engine = engine_of(1)
     train(engine, 1)
     assert engine.core.comm_log is None
-    with pytest.raises(ValueError, match="no engine counts its collectives") as caught:
+    with pytest.raises(ValueError, match="nothing counts collectives") as caught:
         hydrofoil.comm.log_summary()
     engine.destroy()
     return str(caught.value)

@@ -38,6 +38,18 @@ def test_comm_log_counts_the_named_operations_only() -> None:
         "reduce_scatter"}, "prof_all is true unless it is given"
 
 
+@pytest.mark.parametrize("backend", ["gloo", "hydrofoil_shm"])
+def test_comm_log_counts_a_scripts_calls(backend: str) -> None:
+    ranks = world(2).run("tests.python.profiling_cases:script_calls", backend=backend)
+    rows = [("all_gather", 32, 1), ("all_reduce", 16, 2), ("all_to_all", 32, 1), ("barrier", 0, 1), ("broadcast_object_list", 0, 1), ("gather", 16, 1),
+            ("recv", 16, 1), ("reduce_scatter", 32, 1), ("send", 16, 1)]
+    expected = {(op, "(script)", size, 2, count) for op, size, count in rows} | {("all_reduce", "loss", 16, 2, 1)}
+    alone = ("all_reduce", "(script)", 16, 1, 1)
+    assert set(ranks[1]) == expected
+    gathered = {("gather", "(script)", 32, 2, 1) if row[0] == "gather" else row for row in expected}  # rank 0 has what comes
+    assert set(ranks[0]) == gathered | {alone}
+
+
 def test_without_comms_logger_there_is_no_summary() -> None:
     assert all('"comms_logger": {"enabled": true}' in text for text in world(2).run("tests.python.profiling_cases:no_comm_log"))
 

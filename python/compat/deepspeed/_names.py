@@ -59,8 +59,8 @@ _COMM = _all("deepspeed._distributed:", "init_distributed", "is_initialized") | 
              "broadcast_object_list", "all_gather", "all_gather_object", "all_gather_into_tensor", "all_gather_coalesced", "allgather_fn", "reduce_scatter",
              "reduce_scatter_fn", "reduce_scatter_tensor", "all_to_all_single", "all_to_all", "send", "recv", "isend", "irecv", "gather", "scatter", "reduce",
              "all_reduce", "all_reduce_coalesced", "inference_all_reduce", "has_all_gather_into_tensor", "has_reduce_scatter_tensor", "has_coalescing_manager",
-             "has_all_reduce_coalesced", "initialize_mesh_device", "ReduceOp", "ProcessGroup", "mpi_discovery", "configure", "log_summary", "reset_log") | {
-    name: "!the communication log of torch.distributed's own calls" for name in ("has_comm_data", "get_comm_operation_count", "get_logged_comm_ops")} | {
+             "has_all_reduce_coalesced", "initialize_mesh_device", "ReduceOp", "ProcessGroup", "P2POp", "batch_isend_irecv", "mpi_discovery", "configure", "log_summary",
+             "reset_log", "has_comm_data", "get_comm_operation_count", "get_logged_comm_ops") | {
     "enable_symm_mem_for_group": "!symmetric memory"} | _all("!cloud discovery", "in_aml", "in_aws_sm", "in_dlts")
 _GROUPS = _all("hydrofoil.groups:", "initialize", "get_data_parallel_group", "get_data_parallel_rank", "get_data_parallel_world_size",
                "get_model_parallel_group", "get_model_parallel_rank", "get_model_parallel_world_size", "get_tensor_model_parallel_group",

@@ -35,17 +35,17 @@ TEST(CommLog, CountsEachOperationByMessageSize) {
   group.barrier();
   const auto rows = log->rows();
   ASSERT_EQ(rows.size(), 5U);
-  EXPECT_EQ(rows[0].kind, OpKind::kAllReduce);
-  EXPECT_EQ(rows[0].message_bytes, 0);
-  EXPECT_EQ(rows[1].message_bytes, 12);
-  EXPECT_EQ(rows[1].count, 2);
-  EXPECT_EQ(rows[1].unit, "");
-  EXPECT_EQ(rows[2].kind, OpKind::kReduceScatter);
-  EXPECT_EQ(rows[2].message_bytes, 32);  // of all slices
-  EXPECT_EQ(rows[3].kind, OpKind::kAllGather);
-  EXPECT_EQ(rows[3].message_bytes, 16);
-  EXPECT_EQ(rows[4].kind, OpKind::kBarrier);
-  EXPECT_EQ(rows[4].message_bytes, 0);
+  EXPECT_EQ(rows[0].op, "all_gather");
+  EXPECT_EQ(rows[0].message_bytes, 16);
+  EXPECT_EQ(rows[1].op, "all_reduce");
+  EXPECT_EQ(rows[1].message_bytes, 0);
+  EXPECT_EQ(rows[2].message_bytes, 12);
+  EXPECT_EQ(rows[2].count, 2);
+  EXPECT_EQ(rows[2].unit, "");
+  EXPECT_EQ(rows[3].op, "barrier");
+  EXPECT_EQ(rows[3].message_bytes, 0);
+  EXPECT_EQ(rows[4].op, "reduce_scatter");
+  EXPECT_EQ(rows[4].message_bytes, 32);  // of all slices
   log->clear();
   EXPECT_TRUE(log->rows().empty());
 }
@@ -79,7 +79,7 @@ TEST(CommLog, HasTheBandwidthsOfNcclTests) {
     EXPECT_DOUBLE_EQ(row.algorithm_bytes_per_s(), 0.5e9) << op_kind_name(c.kind);
     EXPECT_DOUBLE_EQ(row.bus_bytes_per_s(), 0.5e9 * c.factor) << op_kind_name(c.kind);
   }
-  EXPECT_EQ(CommLogRow::bus_factor(OpKind::kAllReduce, 1), 0.0);
+  EXPECT_EQ(CommLogRow::bus_factor("all_reduce", 1), 0.0);
   EXPECT_EQ(CommLogRow{}.algorithm_bytes_per_s(), 0.0);
 }
 
@@ -92,6 +92,20 @@ TEST(CommLog, CountsByUnitAndLeavesOutOtherOperations) {
   EXPECT_EQ(rows[0].unit, "a");
   EXPECT_EQ(rows[1].unit, "b");
   EXPECT_EQ(rows[1].count, 2);
+}
+
+TEST(CommLog, CountsCallsOfAnybody) {
+  CommLog log({.ops = {"all_gather"}});
+  EXPECT_TRUE(log.counts("all_gather"));
+  EXPECT_FALSE(log.counts("gather"));
+  log.count("gather", "logits", 100, 4, 1e-6);
+  const CommLogRow row = log.rows().at(0);
+  EXPECT_EQ(row.op, "gather");
+  EXPECT_EQ(row.unit, "logits");
+  EXPECT_DOUBLE_EQ(row.bus_bytes_per_s(), 0.75e8);
+  CommLogRow waited = row;
+  waited.waited_s = {0.0};
+  EXPECT_NE(to_text({row, waited}).find("waited for the last rank"), std::string::npos);
 }
 
 TEST(CommLog, VerboseLogsEachOperation) {
@@ -107,7 +121,7 @@ TEST(CommLog, VerboseLogsEachOperation) {
 
 TEST(CommLog, PrintsATable) {
   EXPECT_EQ(to_text({}), "no collective has been counted\n");
-  CommLogRow row{.kind = OpKind::kAllReduce, .message_bytes = 1 << 20, .group_size = 2, .count = 3, .total_s = 0.003};
+  CommLogRow row{.op = "all_reduce", .message_bytes = 1 << 20, .group_size = 2, .count = 3, .total_s = 0.003};
   EXPECT_NE(to_text({row}).find("all_reduce     1.00 MiB         3        3.00       1.000         1.049      1.049\n"),
             std::string::npos)
       << to_text({row});
