@@ -285,7 +285,8 @@ def standing_still(directory: str) -> None:
         master.MAX_QUEUED = queued
     assert log.text.count("newer events are dropped") == (1 if rank() == 0 else 0), log.text
     hydrofoil.comm.barrier()
-    assert 3 <= len((Path(directory) / "DeepSpeedJobName" / "events.jsonl").read_text().splitlines()) <= 4
+    # Written together while the library stood still: one, and two queues.
+    assert 3 <= len((Path(directory) / "DeepSpeedJobName" / "events.jsonl").read_text().splitlines()) <= 7
 
 
 def arguments(directory: str) -> None:
