@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 import weakref
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Optional
 
 import torch
@@ -190,10 +190,11 @@ def _engines_with_log() -> list[Any]:
     return engines
 
 
-def log_summary(show_straggler: bool = False) -> list[_C.CommLogRow]:
+def log_summary(show_straggler: bool = False, return_dict: bool = False) -> Any:
     """Prints on rank 0 what the config's `comms_logger` has counted of the engines' collectives, and returns the rows.
 
     `show_straggler`: with the time that each rank waited for the last one; collective then, over all ranks.
+    `return_dict`: returns DeepSpeed's dictionary in place of the rows.
     """
     engines = _engines_with_log()
     if not engines:
@@ -204,7 +205,33 @@ def log_summary(show_straggler: bool = False) -> list[_C.CommLogRow]:
         rows += core.comm_log_with_stragglers() if show_straggler else core.comm_log.rows()
     if not is_initialized() or _dist.get_rank() == 0:
         print(_C.comm_log_text(rows), end="", flush=True)
-    return rows
+    return _summary_dict(rows, show_straggler) if return_dict else rows
+
+
+def _summary_dict(rows: list[_C.CommLogRow], show_straggler: bool) -> dict[str, Any]:
+    rank, world_size = (_dist.get_rank(), _dist.get_world_size()) if is_initialized() else (0, 1)
+    summary: dict[str, dict[int, Any]] = {}
+    stragglers: dict[str, dict[int, Any]] = {}
+
+    def add(table: dict[str, dict[int, Any]], row: _C.CommLogRow, **milliseconds: float) -> dict[str, Any]:
+        """Sums up: several engines have rows of one operation and size."""
+        sizes = table.setdefault(f"{row.op} | {row.unit}" if row.unit else row.op, {})
+        entry = sizes.setdefault(row.message_bytes, {"count": 0, "msg_size_bytes": row.message_bytes, "msg_size_str": f"{row.message_bytes} B"})
+        entry["count"] += row.count
+        for name, value in milliseconds.items():
+            entry[f"total_{name}_ms"] = entry.get(f"total_{name}_ms", 0.0) + value
+            entry[f"avg_{name}_ms"] = entry[f"total_{name}_ms"] / entry["count"]
+        return entry
+
+    for row in rows:
+        entry = add(summary, row, latency=1e3 * row.total_s)
+        gigabits = 8e-6 * row.message_bytes / entry["avg_latency_ms"]
+        entry["tput_avg_gbps"] = gigabits
+        entry["busbw_avg_gbps"] = gigabits * (row.bus_bytes_per_s / row.algorithm_bytes_per_s if row.message_bytes else 0.0)
+        if show_straggler:
+            add(stragglers, row, comm_lat=1e3 * (row.total_s - row.waited_s[rank]), straggler=1e3 * row.waited_s[rank])
+    return {"summary": summary, "straggler_analysis": stragglers if show_straggler else None,
+            "metadata": {"world_size": world_size, "rank": rank, "timestamp": datetime.now().isoformat()}}
 
 
 def reset_log() -> None:

@@ -74,6 +74,15 @@ def comm_rows(stage: int, micro_steps: int, **settings: Any) -> list[tuple[str, 
         assert len(row.waited_s) == engine.world_size and min(row.waited_s) >= 0 and row.total_s > 0
         assert row.average_s == pytest.approx(row.total_s / row.count)
         assert row.algorithm_bytes_per_s == pytest.approx(row.message_bytes / row.average_s)
+    said = hydrofoil.comm.log_summary(show_straggler=True, return_dict=True)
+    assert said["metadata"]["world_size"] == engine.world_size
+    for row in waited:
+        name = f"{row.op} | {row.unit}" if row.unit else row.op
+        entry, late = said["summary"][name][row.message_bytes], said["straggler_analysis"][name][row.message_bytes]
+        assert entry["count"] == late["count"] == row.count and entry["total_latency_ms"] == pytest.approx(1e3 * row.total_s)
+        assert entry["tput_avg_gbps"] == pytest.approx(8e-9 * row.algorithm_bytes_per_s)
+        assert entry["busbw_avg_gbps"] == pytest.approx(8e-9 * row.bus_bytes_per_s)
+        assert late["total_comm_lat_ms"] + late["total_straggler_ms"] == pytest.approx(entry["total_latency_ms"])
     engine.destroy()
     del engine
     return key
