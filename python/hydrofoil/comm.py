@@ -21,16 +21,16 @@ from torch.distributed import *  # noqa: F401,F403  (the collectives, under the 
 from torch.distributed import (  # noqa: F401
     ProcessGroup,
     ReduceOp,
-    all_gather_into_tensor,
     get_global_rank,
     get_rank,
     get_world_size,
     is_available,
     new_group,
-    reduce_scatter_tensor,
 )
 
 from hydrofoil import _C
+from hydrofoil._collectives import *  # noqa: F401,F403
+from hydrofoil._collectives import all_gather_into_tensor, reduce_scatter_tensor  # noqa: F401
 
 __all__ = ["EngineGroups", "all_gather_coalesced", "all_reduce_coalesced", "allgather_fn", "configure", "get_all_ranks_from_group", "get_local_rank",
            "get_world_group", "has_all_gather_into_tensor", "has_all_reduce_coalesced", "has_coalescing_manager", "has_reduce_scatter_tensor",
@@ -76,8 +76,8 @@ def reduce_scatter_fn(output_tensor: torch.Tensor, tensor: torch.Tensor, op: Any
     return reduce_scatter_tensor(output_tensor, tensor, op=op, group=group, async_op=async_op)
 
 
-def inference_all_reduce(tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None) -> Any:
-    return _dist.all_reduce(tensor, op=op, group=group)
+def inference_all_reduce(tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
+    return _dist.all_reduce(tensor, op=op, group=group, async_op=async_op)
 
 
 def all_gather_coalesced(output_tensors: list[torch.Tensor], input_tensors: list[torch.Tensor], group: Any = None, async_op: bool = False) -> Any:
