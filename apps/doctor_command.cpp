@@ -31,7 +31,9 @@ DoctorArguments parse_doctor_arguments(std::span<const std::string> arguments) {
   DoctorArguments result;
   launcher::CommandLine line(kName, kAbout);
   line.add_flag("--json", &result.json, "Print JSON instead of text", "Options");
-  line.set_usage("hydrofoil doctor [--json]");
+  line.add_flag("--hide-problems", &result.hide_problems,
+                "Leave out the lines of warnings and problems; they are counted all the same", "Options");
+  line.set_usage("hydrofoil doctor [--json] [--hide-problems]");
   line.set_footer(kFooter);
   result.help = line.parse(arguments);
   return result;
@@ -47,7 +49,8 @@ int doctor_command(const DoctorArguments& arguments, const std::vector<std::stri
   const std::vector<doctor::Finding> of_host = doctor::judge_host(host);
   findings.insert(findings.end(), of_host.begin(), of_host.end());
   errno = 0;
-  (arguments.json ? doctor::print_findings_json : doctor::print_findings)(findings, host.settings, out);
+  const doctor::Report report{findings, host.settings, arguments.hide_problems};
+  (arguments.json ? doctor::print_report_json : doctor::print_report)(report, out);
   out.flush();
   if (!out) throw_system_error(kName, "cannot write the output", errno == 0 ? EIO : errno);
   return doctor::count_of(findings, doctor::Level::kProblem) == 0 ? 0 : kExitProblem;

@@ -12,6 +12,7 @@ namespace hydrofoil {
 struct DoctorArguments {
   std::optional<std::string> help;  // set: print it, examine nothing
   bool json = false;
+  bool hide_problems = false;
 };
 
 inline constexpr int kExitProblem = 1;

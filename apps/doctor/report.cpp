@@ -48,9 +48,11 @@ int64_t count_of(const std::vector<Finding>& findings, Level level) {
   return std::count_if(findings.begin(), findings.end(), [&](const Finding& one) { return one.level == level; });
 }
 
-void print_findings(const std::vector<Finding>& findings, const Settings& settings, std::ostream& out) {
+void print_report(const Report& report, std::ostream& out) {
+  const auto& [findings, settings, hide_problems] = report;
   const std::string* section = nullptr;
   for (const Finding& one : findings) {
+    if (hide_problems && one.level != Level::kOk) continue;
     if (section == nullptr || *section != one.section) out << (section == nullptr ? "" : "\n") << one.section << "\n";
     section = &one.section;
     out << "  " << padded(level_name(one.level), kLevelWidth) << padded(one.name, kNameWidth) << one_line(one.value)
@@ -64,10 +66,12 @@ void print_findings(const std::vector<Finding>& findings, const Settings& settin
       << counted(count_of(findings, Level::kWarning), "warning") << "\n";
 }
 
-void print_findings_json(const std::vector<Finding>& findings, const Settings& settings, std::ostream& out) {
+void print_report_json(const Report& report, std::ostream& out) {
   using Json = nlohmann::ordered_json;
+  const auto& [findings, settings, hide_problems] = report;
   Json rows = Json::array();
   for (const Finding& one : findings) {
+    if (hide_problems && one.level != Level::kOk) continue;
     rows.push_back({{"section", one.section},
                     {"name", one.name},
                     {"level", level_name(one.level)},

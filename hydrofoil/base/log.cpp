@@ -3,15 +3,21 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
+#include <optional>
 
 #include "hydrofoil/base/environment.h"
 
 namespace hydrofoil {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"debug", "info", "warning", "error"};
+constexpr std::array<std::string_view, 5> kNames = {"debug", "info", "warning", "error", "critical"};
+
+// What set_log_level said. Of the process, as stderr is.
+std::atomic<std::optional<LogLevel>> chosen_level;
 
 LogLevel threshold() {
+  if (const auto chosen = chosen_level.load()) return *chosen;
   const std::string name = environment("HYDROFOIL_LOG_LEVEL").value_or("info");
   for (size_t i = 0; i < kNames.size(); ++i) {
     if (kNames[i] == name) return static_cast<LogLevel>(i);
@@ -20,6 +26,8 @@ LogLevel threshold() {
 }
 
 }  // namespace
+
+void set_log_level(LogLevel level) { chosen_level.store(level); }
 
 bool log_enabled(LogLevel level) { return static_cast<int>(level) >= static_cast<int>(threshold()); }
 

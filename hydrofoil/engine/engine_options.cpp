@@ -96,6 +96,15 @@ std::vector<Field> scalar_fields() {
                             .derived("the accumulation dtype")
                             .with_note("DeepSpeed's default is the model's dtype");
   communication.ignores_case = true;
+  const std::vector<std::pair<std::string, LogLevel>> levels = {{"debug", LogLevel::kDebug},
+                                                                {"info", LogLevel::kInfo},
+                                                                {"warning", LogLevel::kWarning},
+                                                                {"error", LogLevel::kError},
+                                                                {"critical", LogLevel::kCritical}};
+  Field log_level = choice("log_level", &EngineOptions::log_level, levels,
+                           "least important messages that are logged, from initialize on")
+                        .derived("HYDROFOIL_LOG_LEVEL, or info");
+  log_level.ignores_case = true;
   Field data_parallel = config::plain("data_parallel_size", {}, "must be the world size where given").at_least(1);
   data_parallel.type = config::FieldType::kInteger;
   return {
@@ -123,6 +132,7 @@ std::vector<Field> scalar_fields() {
       field("wall_clock_breakdown", &EngineOptions::wall_clock_breakdown, "log the time of each phase"),
       field("memory_breakdown", &EngineOptions::memory_breakdown, "log the memory after each phase"),
       field("dump_state", &EngineOptions::dump_state, "log the resolved options at the start"),
+      log_level,
       field("dataloader_drop_last", &EngineOptions::dataloader_drop_last,
             "the loader of training_data drops an incomplete last batch"),
       data_parallel,
@@ -162,7 +172,8 @@ Section make_section() {
 
 // Keys that only report: the ranks may differ in them.
 bool only_reports(const std::string& path) {
-  static constexpr const char* kKeys[] = {"steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state"};
+  static constexpr const char* kKeys[] = {"steps_per_print", "wall_clock_breakdown", "memory_breakdown",
+                                          "dump_state",      "log_level"};
   static constexpr const char* kSections[] = {"tensorboard.", "csv_monitor.", "wandb.",
                                               "comet.",       "timers.",      "hydrofoil.json_monitor."};
   return std::any_of(std::begin(kKeys), std::end(kKeys), [&](const char* key) { return path == key; }) ||

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/config/dtype.h"
 #include "hydrofoil/config/field.h"
 #include "hydrofoil/config/resolved_table.h"
@@ -69,6 +70,7 @@ struct EngineOptions {
   bool wall_clock_breakdown = false;             // log the time of each phase
   bool memory_breakdown = false;                 // log the memory after each phase
   bool dump_state = false;                       // log the options at the start
+  std::optional<LogLevel> log_level;             // none: as HYDROFOIL_LOG_LEVEL says
   bool dataloader_drop_last = false;             // the loader of `training_data` drops an incomplete last batch
   AutocastOptions torch_autocast;
   DataTypeOptions data_types;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/engine/build_engine.h"
 #include "hydrofoil/engine/groups_json.h"
 #include "hydrofoil/optim/schedule_options.h"
@@ -69,6 +70,7 @@ void check_supported(const EngineOptions& options) {
 std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& config,
                                    std::vector<comm::Group> channels, const InitializeOptions& options) {
   HYDROFOIL_CHECK_ARG(channels.size() == 2, kFunction, "channels: got ", channels.size(), ", expected 2");
+  if (config.log_level) set_log_level(*config.log_level);
   check_supported(config);
   HYDROFOIL_CHECK_ARG(!model.boundaries->attached(), kFunction,
                       "this model belongs to an engine already; destroy that one before");

@@ -46,7 +46,6 @@ std::vector<Field> scalar_fields() {
       accepted("zero_force_ds_cpu_optimizer", true, "any optimizer works on the shards"),
       accepted("vocabulary_size", {}, "no kernel needs a multiple of 8"),
       later("use_data_before_expert_parallelism", false, "order of the data and expert axes"),
-      later("log_level", {}).with_note("set HYDROFOIL_LOG_LEVEL in the environment"),
       sequence,
       accepted("allgather_size", 5e8, "one all-gather a unit"),
   };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -19,11 +20,12 @@ constexpr int kMaxDepth = 8;
 constexpr int64_t kMaxRanks = 1 << 24;
 constexpr const char* kFunction = "hydrofoil trace";
 
+// In whole nanoseconds, as the file has them: one event ends exactly where the next begins.
 struct Slice {
   std::string what;
-  double begin = 0.0;  // microseconds
-  double end = 0.0;
-  double own = 0.0;  // without what is nested in it
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t own = 0;  // without what is nested in it
 };
 
 struct Rank {
@@ -47,10 +49,10 @@ struct Reader {
                event, key, [](const Json& value) { return value.is_string(); }, "a string")
         .get<std::string>();
   }
-  [[nodiscard]] double microseconds(const Json& event, const char* key) const {
-    return find(
-               event, key, [](const Json& value) { return value.is_number(); }, "a number")
-        .get<double>();
+  // Of a number of microseconds.
+  [[nodiscard]] int64_t nanoseconds(const Json& event, const char* key) const {
+    const auto is_time = [](const Json& value) { return value.is_number() && std::abs(value.get<double>()) < 1e15; };
+    return std::llround(1e3 * find(event, key, is_time, "a number of microseconds below 1e15").get<double>());
   }
   // From 0, below `end`.
   [[nodiscard]] int64_t number(const Json& event, const char* key, int64_t end) const {
@@ -72,8 +74,8 @@ std::map<int64_t, Rank> read(std::string_view text, std::string_view file) {
     HYDROFOIL_CHECK_ARG(event.is_object(), kFunction, "'", file, "': traceEvents[", reader.index, "]: got a ",
                         event.type_name(), ", expected an object");
     if (reader.text(event, "ph") == "X") {
-      const double begin = reader.microseconds(event, "ts");
-      const double length = reader.microseconds(event, "dur");
+      const int64_t begin = reader.nanoseconds(event, "ts");
+      const int64_t length = reader.nanoseconds(event, "dur");
       ranks[reader.number(event, "pid", kMaxRanks)].lanes[reader.number(event, "tid", kNumLanes)].push_back(
           {reader.text(event, "cat"), begin, begin + length, length});
     }
@@ -108,19 +110,19 @@ std::string summarize(std::string_view text, std::string_view file) {
   std::string table;
   append(table, "%-6s %-8s %-22s %8s %13s %9s\n", "rank", "lane", "what", "a step", "ms a step", "of step");
   for (auto& [number, rank] : read(text, file)) {
-    double step_us = 0.0;
+    int64_t step_ns = 0;
     int num_steps = 0;
     for (const Slice& slice : rank.lanes[static_cast<size_t>(Lane::kStep)]) {
       if (slice.what != "step") continue;
-      step_us += slice.end - slice.begin;
+      step_ns += slice.end - slice.begin;
       ++num_steps;
     }
     HYDROFOIL_CHECK_ARG(num_steps > 0, kFunction, "'", file, "': rank ", number, " has no event of category step");
     append(table, "%-6lld %-8s %-22s %8d %13.3f\n", static_cast<long long>(number), "step", "a step, whole", 1,
-           1e-3 * step_us / num_steps);
+           1e-6 * static_cast<double>(step_ns) / num_steps);
     for (size_t lane = 0; lane < kNumLanes; ++lane) {
       take_off_nested(rank.lanes[lane]);
-      std::map<std::string, std::pair<int64_t, double>> sums;
+      std::map<std::string, std::pair<int64_t, int64_t>> sums;
       for (const Slice& slice : rank.lanes[lane]) {
         auto& [count, own] = sums[slice.what == "step" ? "rest of the step" : slice.what];
         ++count;
@@ -129,7 +131,8 @@ std::string summarize(std::string_view text, std::string_view file) {
       for (const auto& [what, sum] : sums) {
         append(table, "%-6lld %-8s %-22.22s %8.1f %13.3f %8.1f%%\n", static_cast<long long>(number),
                lane_name(static_cast<Lane>(lane)), what.c_str(), static_cast<double>(sum.first) / num_steps,
-               1e-3 * sum.second / num_steps, 100.0 * sum.second / step_us);
+               1e-6 * static_cast<double>(sum.second) / num_steps,
+               100.0 * static_cast<double>(sum.second) / static_cast<double>(step_ns));
       }
     }
   }

@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 import time
+from datetime import datetime
 from typing import Any, Callable, Optional
 
 import torch
@@ -143,19 +144,26 @@ CALLS: dict[str, Callable[..., Any]] = {name: _wrapped(name, op, renamed) for na
 
 def as_dict(rows: list[_C.CommLogRow], rank: int) -> dict[str, Any]:
     """log_summary(return_dict=True) as DeepSpeed's keys have it; bandwidths in 10^9 bits/s."""
-    summary: dict[str, dict[int, dict[str, Any]]] = {}
-    waits: dict[str, dict[int, dict[str, Any]]] = {}
+    summary: dict[str, dict[int, Any]] = {}
+    stragglers: dict[str, dict[int, Any]] = {}
+
+    def add(table: dict[str, dict[int, Any]], row: _C.CommLogRow, **milliseconds: float) -> dict[str, Any]:
+        """Sums up: several engines have rows of one operation and size."""
+        sizes = table.setdefault(f"{row.op} | {row.unit}" if row.unit else row.op, {})
+        entry = sizes.setdefault(row.message_bytes, {"count": 0, "msg_size_bytes": row.message_bytes, "msg_size_str": f"{row.message_bytes} B"})
+        entry["count"] += row.count
+        for name, value in milliseconds.items():
+            entry[f"total_{name}_ms"] = entry.get(f"total_{name}_ms", 0.0) + value
+            entry[f"avg_{name}_ms"] = entry[f"total_{name}_ms"] / entry["count"]
+        return entry
+
     for row in rows:
-        name = f"{row.op} {row.unit}".rstrip()
-        summary.setdefault(name, {})[row.message_bytes] = {
-            "count": row.count, "total_latency_ms": 1e3 * row.total_s, "avg_latency_ms": 1e3 * row.average_s,
-            "tput_avg_gbps": 8e-9 * row.algorithm_bytes_per_s, "busbw_avg_gbps": 8e-9 * row.bus_bytes_per_s,
-            "msg_size_bytes": row.message_bytes}
+        entry = add(summary, row, latency=1e3 * row.total_s)
+        gigabits = 8e-6 * row.message_bytes / entry["avg_latency_ms"]
+        entry["tput_avg_gbps"] = gigabits
+        entry["busbw_avg_gbps"] = gigabits * (row.bus_bytes_per_s / row.algorithm_bytes_per_s if row.message_bytes else 0.0)
         if row.waited_s:
-            waited_ms = 1e3 * row.waited_s[rank]
-            waits.setdefault(name, {})[row.message_bytes] = {
-                "count": row.count, "total_comm_lat_ms": 1e3 * row.total_s - waited_ms, "total_straggler_ms": waited_ms,
-                "avg_comm_lat_ms": (1e3 * row.total_s - waited_ms) / row.count, "avg_straggler_ms": waited_ms / row.count,
-                "msg_size_bytes": row.message_bytes}
+            add(stragglers, row, comm_lat=1e3 * (row.total_s - row.waited_s[rank]), straggler=1e3 * row.waited_s[rank])
     world_size = _dist.get_world_size() if _dist.is_available() and _dist.is_initialized() else 1
-    return {"summary": summary, "straggler_analysis": waits or None, "metadata": {"world_size": world_size, "rank": rank}}
+    return {"summary": summary, "straggler_analysis": stragglers or None,
+            "metadata": {"world_size": world_size, "rank": rank, "timestamp": datetime.now().isoformat()}}

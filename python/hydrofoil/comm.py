@@ -82,8 +82,8 @@ def reduce_scatter_fn(output_tensor: torch.Tensor, tensor: torch.Tensor, op: Any
     return reduce_scatter_tensor(output_tensor, tensor, op=op, group=group, async_op=async_op, prof=prof)
 
 
-def inference_all_reduce(tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None) -> Any:
-    return all_reduce(tensor, op=op, group=group)
+def inference_all_reduce(tensor: torch.Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
+    return all_reduce(tensor, op=op, group=group, async_op=async_op)
 
 
 def all_gather_coalesced(output_tensors: list[torch.Tensor], input_tensors: list[torch.Tensor], group: Any = None, async_op: bool = False) -> Any:

@@ -51,6 +51,8 @@ class Engine(ConfigGetters, torch.nn.Module):
         self.local_rank = comm.get_local_rank()
         self.client_optimizer = optimizer
         self.client_lr_scheduler = lr_scheduler
+        if options.log_level is not None:
+            utils.set_log_level_from_string(options.log_level.name)
         self._dtype = _DTYPES[options.model_dtype]
         if self._dtype != torch.float32:
             _modules.cast_buffers(model, self._dtype)

@@ -44,20 +44,31 @@ class _RankFilter(logging.Filter):
     """Info comes from rank 0 only, unless asked of other ranks (log_dist) or with the level debug; warnings and errors from all."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.rank = _rank()
+        record.rank, record.severity = _rank(), record.levelname.lower()
         quiet = record.rank != 0 and record.levelno < logging.WARNING and not logger.isEnabledFor(logging.DEBUG)
         return not quiet or getattr(record, "of_any_rank", False)
 
 
+class _Logger(logging.Logger):
+    """Its level is that of the lines which C++ writes, too."""
+
+    def setLevel(self, level: int | str) -> None:  # noqa: N802  (logging's name)
+        super().setLevel(level)
+        effective = self.getEffectiveLevel()
+        _C.set_log_level(next((getattr(_C.LogLevel, name) for name in _LEVELS if effective <= getattr(logging, name)), _C.LogLevel.CRITICAL))
+
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 logger = logging.getLogger("hydrofoil")
+logger.__class__ = _Logger
 if not logger.handlers:
     _handler = logging.StreamHandler(sys.stderr)
-    _handler.setFormatter(logging.Formatter("[hydrofoil rank %(rank)d] %(levelname)s: %(message)s"))
+    _handler.setFormatter(logging.Formatter("[hydrofoil rank %(rank)d] %(severity)s: %(message)s"))
     _handler.addFilter(_RankFilter())  # for child loggers, whose records pass the handler only
     logger.addHandler(_handler)
     logger.addFilter(_RankFilter())
-    logger.setLevel({"debug": logging.DEBUG, "warning": logging.WARNING, "error": logging.ERROR}.get(
-        os.environ.get("HYDROFOIL_LOG_LEVEL", "info"), logging.INFO))
+    _asked = os.environ.get("HYDROFOIL_LOG_LEVEL", "info").upper()
+    logger.setLevel(_asked if _asked in _LEVELS else "INFO")
     logger.propagate = False
 
 
@@ -95,10 +106,9 @@ def log_dist_once(message: str, ranks: Optional[list[int]] = None, level: int = 
 
 def set_log_level_from_string(log_level: str, custom_logger: Optional[logging.Logger] = None) -> None:
     """debug, info, warning, error or critical."""
-    level = logging.getLevelNamesMapping().get(log_level.upper()) if isinstance(log_level, str) else None
-    if level is None:
+    if not isinstance(log_level, str) or log_level.upper() not in _LEVELS:
         raise ValueError(f"log level: got {log_level!r}, expected debug, info, warning, error or critical")
-    (custom_logger or logger).setLevel(level)
+    (custom_logger or logger).setLevel(log_level.upper())
 
 
 def instrument_w_nvtx(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -75,6 +75,7 @@ void bind_config(py::module_& module) {
           "json_monitor", [](const EngineOptions& o) { return &o.hydrofoil.json_monitor; },
           py::return_value_policy::reference_internal)
       .def_readonly("dump_state", &EngineOptions::dump_state)
+      .def_readonly("log_level", &EngineOptions::log_level)
       .def_readonly("dataloader_drop_last", &EngineOptions::dataloader_drop_last)
       .def_readonly("flops_profiler", &EngineOptions::flops_profiler)
       .def_readonly("optimizer", &EngineOptions::optimizer)

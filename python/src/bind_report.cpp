@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/engine/step_report.h"
 
 namespace hydrofoil::python {
@@ -15,6 +16,13 @@ void bind_report(py::module_& module) {
       .value("FORWARD", Phase::kForward)
       .value("BACKWARD", Phase::kBackward)
       .value("STEP", Phase::kStep);
+  py::enum_<LogLevel>(module, "LogLevel")
+      .value("DEBUG", LogLevel::kDebug)
+      .value("INFO", LogLevel::kInfo)
+      .value("WARNING", LogLevel::kWarning)
+      .value("ERROR", LogLevel::kError)
+      .value("CRITICAL", LogLevel::kCritical);
+  module.def("set_log_level", &set_log_level, py::arg("level"));
   py::class_<Stopwatch>(module, "Stopwatch")
       .def(py::init<>())
       .def("start", &Stopwatch::start)

@@ -52,6 +52,7 @@ hydrofoil run --nproc 2 train.py      # or deepspeed --num_gpus 2, accelerate la
 
 - **Nothing else is needed on a machine without a GPU.** Accelerate chooses no backend there and would take each rank for a job of its own; the drop-in tells it that
   the ranks talk over Gloo.
+- The command `deepspeed` passes `--local_rank=N` to the script, as DeepSpeed's does (`HfArgumentParser` takes it); `--no_local_rank` leaves it out.
 - `TrainingArguments(bf16=True)` without a GPU needs `use_cpu=True`: Transformers' own check says so. Hydrofoil trains in bf16 with fp32 masters then.
 - `Trainer.evaluate()` before `train()` prepares an engine for inference that `train()` destroys, with DeepSpeed too. Use `TrainingArguments(eval_on_start=True)`.
 - PyTorch Lightning's `DeepSpeedStrategy` refuses anything but CUDA; `from hydrofoil.lightning import CPUDeepSpeedStrategy` is the same strategy without that check.

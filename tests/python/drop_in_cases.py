@@ -20,6 +20,23 @@ def _engine(stage: int, **section: Any) -> Any:
     return hydrofoil.initialize(model=models.Odd(), config=config(stage, **section))[0]
 
 
+def collectives() -> None:
+    """They take DeepSpeed's names of arguments."""
+    comm, world, rank = hydrofoil.comm, models.world_size(), models.rank()
+    ones = torch.ones(world)
+    comm.all_reduce(ones, op=comm.ReduceOp.SUM, prof=True, log_name="mine", debug="caller")
+    assert ones.eq(world).all()
+    whole, part = torch.empty(world), torch.empty(1)
+    comm.all_gather_into_tensor(output_tensor=whole, tensor=torch.full((1,), float(rank)), prof=False)
+    assert torch.equal(whole, torch.arange(float(world)))
+    comm.reduce_scatter_tensor(output_tensor=part, tensor=whole.clone(), op=comm.ReduceOp.SUM)
+    assert part.item() == world * rank
+    comm.all_to_all_single(output=ones, tensor=whole, log_name="mine")
+    assert ones.eq(rank).all()
+    comm.inference_all_reduce(ones, async_op=True).wait()
+    comm.barrier(log_name="mine")
+
+
 def attributes() -> None:
     """What programs read of a parameter: on sharded ones only."""
     plain = models.Odd()

@@ -185,7 +185,11 @@ def gathered_parameters_before_initialize() -> None:
         with GatheredParameters(model.parameters()):
             assert model.scale.item() == 1.5
         assert weight.sum().item() == 3.0 * weight.numel()
+    twin = copy.deepcopy(model.frozen)  # as PEFT does with the modules of modules_to_save
+    assert torch.equal(twin.weight, torch.full_like(twin.weight, 3.0)) and not hasattr(twin.weight, "ds_id")
+    assert twin.weight.requires_grad == weight.requires_grad
     if models.world_size() > 1:
+        assert weight.ds_status == hydrofoil.zero.ZeroParamStatus.NOT_AVAILABLE
         with GatheredParameters(weight, modifier_rank=1):
             nn.init.constant_(weight, 5.0 + rank())
         with GatheredParameters(weight):

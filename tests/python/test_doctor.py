@@ -122,6 +122,16 @@ def test_a_kernel_that_forbids_memfd_is_a_warning(program: str, environment: dic
     assert line["level"] == "warning" and "memfd" in line["value"]
 
 
+def test_problems_are_counted_where_they_are_hidden(program: str, environment: dict[str, str]) -> None:  # noqa: F811
+    broken = {**environment, "HYDROFOIL_PYTHON": "/nowhere/python3"}
+    result = subprocess.run([program, "doctor", "--hide-problems"], env=broken, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 1 and "/nowhere" not in result.stdout.partition("Set in the environment")[0]
+    assert result.stdout.splitlines()[-1].startswith("1 problem, ")
+    result = subprocess.run([program, "doctor", "--hide-problems", "--json"], env=broken, capture_output=True, text=True, timeout=600)
+    report = json.loads(result.stdout)
+    assert report["problems"] == 1 and {finding["level"] for finding in report["findings"]} == {"ok"}
+
+
 def test_wrong_use(program: str) -> None:  # noqa: F811
     result = subprocess.run([program, "doctor", "--jsn"], capture_output=True, text=True, timeout=60)
     assert result.returncode == 2 and "--json" in result.stderr

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,21 @@ def test_distribution_and_console_scripts() -> None:
     assert {"deepspeed", "ds", "ds_report", "ds_io", "zero_to_fp32.py"} <= scripts
     done = subprocess.run([str(Path(sys.executable).parent / "zero_to_fp32.py"), "a", "b"], capture_output=True, text=True)
     assert done.returncode == 1 and "fp32 consolidation of checkpoints is not built" in done.stderr
+
+
+@needs_installation
+def test_the_report_leaves_out_what_it_is_told_to() -> None:
+    def said(*flags: str) -> str:
+        done = subprocess.run([str(Path(sys.executable).parent / "ds_report"), *flags], capture_output=True, text=True,
+                              env={**os.environ, "HYDROFOIL_CPU_ISA": "scalar"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    whole = said()
+    assert "built in   cpu_adam\n" in whole and "not built  async_io\n" in whole and "warning  kernels" in whole
+    assert "cpu_adam" not in said("--hide_operator_status")
+    quiet = said("--hide_errors_and_warnings")
+    assert "cpu_adam" in quiet and "warning  kernels" not in quiet and quiet.splitlines()[-1] == whole.splitlines()[-1]
 
 
 @needs_installation

@@ -17,6 +17,11 @@ from tests.support.world import world
 CASES = "tests.python.drop_in_cases:"
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_collectives(size: int) -> None:
+    world(size).run(CASES + "collectives")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_attributes_of_sharded_parameters(size: int) -> None:
     world(size).run(CASES + "attributes")

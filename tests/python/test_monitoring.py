@@ -26,7 +26,7 @@ def test_breakdown_counts_waits_within_phases(stage: int, accumulation: int) -> 
 
 
 @pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("case", ["timers", "no_breakdown", "throughput", "memory_lines", "see_memory", "rank_of_lines", "groups"])
+@pytest.mark.parametrize("case", ["timers", "no_breakdown", "throughput", "memory_lines", "see_memory", "rank_of_lines", "log_level", "groups"])
 def test_case(case: str, size: int) -> None:
     world(size).run(CASES + case)
 

@@ -179,5 +179,5 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.domino": _all("!Domino", "transformer"),
     "deepspeed.launcher": {},
     "deepspeed.launcher.runner": {"DEEPSPEED_ENVIRONMENT_NAME": "deepspeed._version:DEEPSPEED_ENVIRONMENT_NAME", "main": "deepspeed._commands:run"},
-    "deepspeed.env_report": {"cli_main": "deepspeed._commands:report", "main": "deepspeed._commands:report"},
+    "deepspeed.env_report": {"cli_main": "deepspeed._commands:report", "main": "deepspeed._commands:print_report"},
 }

@@ -18,6 +18,7 @@ __all__ = ["MonitorMaster"]
 
 MAX_QUEUED = 10_000  # calls of write_events that wait for a library that stands still
 CLOSE_SECONDS = 60.0
+GATHER_SECONDS = 0.1  # the longest that events wait for those of the next steps
 FLUSH_SECONDS = 2.0  # the longest that what was written stays in a buffer
 
 
@@ -47,6 +48,7 @@ class MonitorMaster:
         self._failed: set[str] = set()
         self._dropped = 0
         self._queue: queue.Queue[Any] = queue.Queue(MAX_QUEUED)
+        self._hurry = threading.Event()  # somebody waits for the thread
         self._thread: Optional[threading.Thread] = None
 
     def open(self) -> str:
@@ -90,6 +92,7 @@ class MonitorMaster:
             self._queue.put(done, timeout=timeout)
         except queue.Full:
             return False
+        self._hurry.set()
         return done.wait(timeout)
 
     def close(self) -> None:
@@ -99,6 +102,7 @@ class MonitorMaster:
             atexit.unregister(self.close)
             with contextlib.suppress(queue.Full):
                 self._queue.put(None, timeout=CLOSE_SECONDS)
+            self._hurry.set()
             thread.join(CLOSE_SECONDS)
             if thread.is_alive():
                 utils.logger.warning("monitors: not all events were written within %g s", CLOSE_SECONDS)
@@ -124,26 +128,36 @@ class MonitorMaster:
         flush_at: Optional[float] = None  # None: nothing is in a buffer
         while True:
             try:
-                item = self._queue.get(timeout=None if flush_at is None else max(0.0, flush_at - time.monotonic()))
+                items = [self._queue.get(timeout=None if flush_at is None else max(0.0, flush_at - time.monotonic()))]
             except queue.Empty:
                 self._flush_all()
                 flush_at = None
                 continue
-            if item is None:
-                return
-            if isinstance(item, threading.Event):
+            # The steps of a while are written together: this thread and the one that trains share the interpreter.
+            self._hurry.wait(GATHER_SECONDS)
+            self._hurry.clear()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    items.append(self._queue.get_nowait())
+            waiting = [item for item in items if isinstance(item, threading.Event)]
+            written = [item for item in items if item is not None and not isinstance(item, threading.Event)]
+            if written:
+                self._try("monitors", self._write, written)
+                flush_at = flush_at or time.monotonic() + FLUSH_SECONDS
+            if waiting:
                 self._flush_all()
                 flush_at = None
-                item.set()
-                continue
-            self._try("monitors", self._write, item)
-            flush_at = flush_at or time.monotonic() + FLUSH_SECONDS
+            for done in waiting:
+                done.set()
+            if None in items:
+                return
 
-    def _write(self, item: Any) -> None:
-        if isinstance(item, tuple):
-            events, device = item
-            item = events + _memory_events(events[0][2], device)
-        numbers: list[Event] = [(name, float(value), step) for name, value, step in item]
+    def _write(self, items: list[Any]) -> None:
+        steps = [item for item in items if isinstance(item, tuple)]
+        if steps:
+            events, device = steps[-1]
+            items.append(_memory_events(events[0][2], device))
+        numbers: list[Event] = [(name, float(value), step) for item in items for name, value, step in (item[0] if isinstance(item, tuple) else item)]
         for monitor in self._open:
             self._try(monitor.section, monitor.write_events, numbers, False)
 

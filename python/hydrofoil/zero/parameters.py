@@ -123,8 +123,25 @@ class _Attribute:
         return self._value(parameter)
 
 
+_deepcopy_whole = torch.nn.Parameter.__deepcopy__
+
+
+def _deepcopy(parameter: torch.nn.Parameter, memo: dict[int, Any]) -> Any:
+    """Of a parameter that zero.Init has sharded the copy is whole, and collective: PEFT copies the modules of `modules_to_save`.
+
+    PEFT gathers what has numel() 0, as DeepSpeed's parameters have. One that an engine has must be gathered by the program.
+    """
+    if _SHARD not in parameter.__dict__:
+        return _deepcopy_whole(parameter, memo)
+    from hydrofoil.zero import GatheredParameters
+
+    with GatheredParameters([parameter]):
+        return _deepcopy_whole(parameter, memo)
+
+
 def install() -> None:
     """A class has one set of descriptors for all its objects, so what programs read costs no parameter anything."""
+    torch.nn.Parameter.__deepcopy__ = _deepcopy  # type: ignore[method-assign]
     for name, value in _ATTRIBUTES.items():
         if name not in torch.nn.Parameter.__dict__:
             setattr(torch.nn.Parameter, name, _Attribute(name, value))

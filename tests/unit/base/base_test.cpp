@@ -100,5 +100,19 @@ TEST(Log, InfoIsOfRankZero) {
   before == nullptr ? unsetenv("RANK") : setenv("RANK", saved.c_str(), 1);
 }
 
+TEST(Log, SaysWhatIsAtOrAboveTheLevel) {
+  for (const LogLevel level : {LogLevel::kCritical, LogLevel::kError, LogLevel::kWarning, LogLevel::kInfo}) {
+    set_log_level(level);
+    testing::internal::CaptureStderr();
+    for (const LogLevel said : {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning, LogLevel::kError})
+      log(said, "told");
+    const std::string text = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(text.find("error: told") != std::string::npos, level <= LogLevel::kError) << text;
+    EXPECT_EQ(text.find("warning: told") != std::string::npos, level <= LogLevel::kWarning) << text;
+    EXPECT_EQ(text.find("info: told") != std::string::npos, level <= LogLevel::kInfo) << text;
+    EXPECT_EQ(text.find("debug: told"), std::string::npos) << text;
+  }
+}
+
 }  // namespace
 }  // namespace hydrofoil

@@ -201,10 +201,15 @@ TEST(Doctor, NamesEachGpuThatTorchUses) {
 
 TEST(Doctor, PrintsOneLineAFindingWhateverAnExceptionSays) {
   std::ostringstream out;
-  print_findings({{"Software", "torch", Level::kProblem, "line one\n\x1b[31mline two", "do this"}}, {}, out);
+  const std::vector<Finding> findings = {
+      {"Software", "torch", Level::kProblem, "line one\n\x1b[31mline two", "do this"}};
+  print_report({findings, {}}, out);
   EXPECT_EQ(
       out.str(),
       "Software\n  problem  torch           line one [31mline two\n           -> do this\n\n1 problem, no warnings\n");
+  out.str("");
+  print_report({findings, {}, true}, out);
+  EXPECT_EQ(out.str(), "\n1 problem, no warnings\n");
 }
 
 }  // namespace

@@ -209,7 +209,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Active{R"("managed_gradient_accumulation": false)", "managed_gradient_accumulation"},
         Active{R"("sequence_parallel_size": 2)", "sequence_parallel_size"},
-        Active{R"("graph_harvesting": true)", "graph_harvesting"}, Active{R"("log_level": "debug")", "log_level"},
+        Active{R"("graph_harvesting": true)", "graph_harvesting"},
         Active{R"("amp": {"enabled": true})", "amp.enabled"},
         Active{R"("fp16": {"fp16_master_weights_and_grads": true})", "fp16.fp16_master_weights_and_grads"},
         Active{R"("bf16": {"bf16_master_weights_and_grads": true})", "bf16.bf16_master_weights_and_grads"},

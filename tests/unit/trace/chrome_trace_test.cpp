@@ -89,6 +89,17 @@ TEST(Summary, TakesOffWhatIsNested) {
   EXPECT_TRUE(has("step     rest of the step            1.0         8.000     80.0%")) << table;
 }
 
+TEST(Summary, SumsUpNeighboursThatTouch) {  // 0.1 + 0.2 microseconds are more than 0.3 in floating point
+  const std::string table = summarize(chrome_trace({rank_lines({{Lane::kStep, "step", "3", 0, 1'000, 0},
+                                                                {Lane::kCompute, "forward", "(root)", 0, 1'000, 0},
+                                                                {Lane::kCompute, "gather wait", "a", 100, 300, 0},
+                                                                {Lane::kCompute, "release", "a", 300, 700, 0}},
+                                                               0, 0)}),
+                                      "t.json");
+  EXPECT_NE(table.find("compute  forward                     1.0         0.000     40.0%"), std::string::npos) << table;
+  EXPECT_NE(table.find("compute  gather wait                 1.0         0.000     20.0%"), std::string::npos) << table;
+}
+
 TEST(Summary, NamesWhatIsNoTrace) {
   const auto error_of = [](const std::string& text) -> std::string {
     try {
@@ -106,6 +117,8 @@ TEST(Summary, NamesWhatIsNoTrace) {
   EXPECT_NE(error_of(with_event(R"({"ph": 1})")).find("traceEvents[0].ph: got 1, expected a string"),
             std::string::npos);
   EXPECT_NE(error_of(with_event(R"({"ph": "X", "ts": 0})")).find("dur: got nothing, expected a number"),
+            std::string::npos);
+  EXPECT_NE(error_of(with_event(R"({"ph": "X", "ts": 1e99})")).find("ts: got 1e+99, expected a number"),
             std::string::npos);
   EXPECT_NE(error_of(with_event(R"({"ph": "X", "ts": 0, "dur": 1, "pid": 0, "tid": 9, "cat": "x"})"))
                 .find("tid: got 9, expected 0 to 3"),
