@@ -8,6 +8,7 @@ import torch
 
 from hydrofoil import _C
 from hydrofoil._config import config_dict
+from hydrofoil.errors import InvalidArgument
 
 __all__ = ["ConfigGetters"]
 
@@ -36,7 +37,7 @@ class ConfigGetters:
         micro = self.train_micro_batch_size_per_gpu()
         steps, rest = divmod(train_batch_size, micro * self.world_size)
         if rest or steps < 1:
-            raise ValueError(f"set_train_batch_size: got {train_batch_size}, expected a multiple of {micro * self.world_size}: micro batches of "
+            raise InvalidArgument(f"set_train_batch_size: got {train_batch_size}, expected a multiple of {micro * self.world_size}: micro batches of "
                              f"{micro} on {self.world_size} ranks")
         self.core.set_batch_sizes(micro, steps)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from hydrofoil import _C, comm
-from hydrofoil._config import config_dict, config_text
+from hydrofoil import comm
+from hydrofoil._config import config_dict, resolve
+from hydrofoil.errors import ConfigError
 
 __all__ = ["DeepSpeedConfig", "DeepSpeedConfigError", "OffloadDeviceEnum", "OffloadStateTypeEnum", "ZeroStageEnum"]
 
-# Wrong configs raise ValueError in the engine; programs catch it under this name too.
-DeepSpeedConfigError = ValueError
+DeepSpeedConfigError = ConfigError
 
 
 class DeepSpeedConfig:
@@ -23,7 +23,7 @@ class DeepSpeedConfig:
         if mpu is not None or mesh_device is not None:
             raise NotImplementedError("DeepSpeedConfig: mpu and mesh_device (model parallelism) are not built yet")
         world_size = comm.get_world_size() if comm.is_initialized() else 1
-        self._options = _C.resolve_config(config_text(config), world_size, not torch.cuda.is_available())
+        self._options = resolve(config, world_size, not torch.cuda.is_available())
         self._param_dict = config_dict(config)
 
     def __getattr__(self, name: str) -> Any:

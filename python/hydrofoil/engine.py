@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import weakref
 from typing import Any, Callable, Iterator, Optional
@@ -13,9 +12,11 @@ import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
 from hydrofoil._config import config_text
+from hydrofoil._engine_state import EngineState
 from hydrofoil._getters import ConfigGetters
 from hydrofoil._step_log import StepLog
 from hydrofoil.dataloader import DataLoader
+from hydrofoil.errors import InvalidArgument, InvalidType
 from hydrofoil.monitor import MonitorMaster
 from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
@@ -27,7 +28,7 @@ __all__ = ["DeepSpeedEngine", "Engine"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Engine(ConfigGetters, torch.nn.Module):
+class Engine(ConfigGetters, EngineState, torch.nn.Module):
     """A model under ZeRO. Call it as the model, then backward(loss) and step(). Made by `hydrofoil.initialize`."""
 
     def __init__(
@@ -59,7 +60,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         self.training_dataloader = None
         if training_data is not None:
             self.training_dataloader = self.deepspeed_io(training_data, collate_fn=collate_fn)
-        self._step_applied = False
+        self._step_applied = self._in_no_sync = False
         self._profile = StepProfile(self) if options.flops_profiler.enabled and self.global_rank == 0 else None
         self._observe()
         if options.dump_state and self.global_rank == 0:
@@ -79,6 +80,8 @@ class Engine(ConfigGetters, torch.nn.Module):
             kind, groups, defaults = optimizer.native_kind, optimizer.param_groups, optimizer.defaults
         elif optimizer is not None:
             client = optimizer(parameter_groups(model_parameters, self.module)) if _is_factory(optimizer) else optimizer
+            if not hasattr(client, "param_groups"):
+                raise InvalidType(f"initialize: optimizer: got {type(client).__name__}, expected a torch optimizer, or a callable that makes one")
             groups = [dict(group) for group in client.param_groups]
         else:
             groups = parameter_groups(model_parameters, self.module)
@@ -103,13 +106,13 @@ class Engine(ConfigGetters, torch.nn.Module):
         for number, group in enumerate(groups):
             for p in group["params"]:
                 if group_of.setdefault(id(p), number) != number:
-                    raise ValueError(f"initialize: parameter {self.param_names.get(p, '(not of the model)')} is in the optimizer groups "
+                    raise InvalidArgument(f"initialize: parameter {self.param_names.get(p, '(not of the model)')} is in the optimizer groups "
                                      f"{group_of[id(p)]} and {number}; list it in one")
         # Without a list of the user's, parameters that are frozen now belong to the only group too.
         group_of_others = 0 if client is None and model_parameters is None else -1
         unknown = [p for group in groups for p in group["params"] if p not in self.param_names]
         if unknown:
-            raise ValueError(f"initialize: {len(unknown)} parameters of the optimizer are not parameters of the model")
+            raise InvalidArgument(f"initialize: {len(unknown)} parameters of the optimizer are not parameters of the model")
         table = []
         for name, parameter in zip(names, parameters):
             if parameter.requires_grad and id(parameter) not in group_of and (client is not None or kind is not None):
@@ -139,7 +142,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         if not scheduler.type:
             return None
         if self.optimizer is None:
-            raise ValueError("scheduler: a schedule needs an optimizer (config 'optimizer' or initialize(optimizer=...))")
+            raise InvalidArgument("scheduler: a schedule needs an optimizer (config 'optimizer' or initialize(optimizer=...))")
         params = json.loads(scheduler.params_json)
         if scheduler.native:
             return lr_schedules.SCHEDULES[scheduler.type](self.optimizer, **params)
@@ -196,9 +199,11 @@ class Engine(ConfigGetters, torch.nn.Module):
     def backward(self, loss: torch.Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True, **kwargs: Any) -> torch.Tensor:
         """Runs the backward of this micro step; returns loss / gradient_accumulation_steps, as DeepSpeed does."""
         if self.optimizer is None:
-            raise ValueError("backward: this engine has no optimizer; it can only run forward")
+            raise InvalidArgument("backward: this engine has no optimizer; it can only run forward")
         if not isinstance(loss, torch.Tensor):
-            raise TypeError(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
+            raise InvalidType(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
+        if loss.numel() != 1 and kwargs.get("gradient") is None:
+            raise InvalidArgument(f"backward: loss: got shape {list(loss.shape)}, expected one number; take its mean() or sum()")
         self._step_log.add_loss(loss)
         with self._phase(_C.Phase.BACKWARD):
             scaled = self.core.scale_loss(loss, scale_wrt_gas)
@@ -214,7 +219,7 @@ class Engine(ConfigGetters, torch.nn.Module):
     def step(self, lr_kwargs: Optional[dict[str, Any]] = None) -> None:
         """Ends a micro step; at an accumulation boundary clips, updates the parameters and steps the schedule."""
         if self.optimizer is None:
-            raise ValueError("step: this engine has no optimizer")
+            raise InvalidArgument("step: this engine has no optimizer")
         self._wrapping.check()
         began = time.perf_counter()
         with self._phase(_C.Phase.STEP):
@@ -245,10 +250,14 @@ class Engine(ConfigGetters, torch.nn.Module):
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
         """Backward passes inside do not reduce; stages 0 and 1 only."""
+        if self._in_no_sync:
+            raise InvalidArgument("no_sync: called inside no_sync(); one is enough, and the inner one would end both")
         self.core.set_no_sync(True)
+        self._in_no_sync = True
         try:
             yield
         finally:
+            self._in_no_sync = False
             self.core.set_no_sync(False)
 
     # -- what scripts read ---------------------------------------------------------------------------------------------
@@ -313,68 +322,14 @@ class Engine(ConfigGetters, torch.nn.Module):
     def coalesce_grad_reduction(self) -> Iterator[None]:
         """Several backward passes before one step(): their gradients are summed. Each reduces its own, so this saves no communication."""
         if self.zero_optimization_stage() == 0:
-            raise ValueError("coalesce_grad_reduction: got ZeRO stage 0, expected 1 to 3; use no_sync()")
+            raise NotImplementedError("coalesce_grad_reduction: got ZeRO stage 0, expected 1 to 3; use no_sync()")
         yield
 
     def empty_partition_cache(self) -> None:
         """Releases units that stay gathered between micro steps. Collective."""
         self.core.release_retained()
 
-    # -- state ---------------------------------------------------------------------------------------------------------
-    def module_state_dict(self, exclude_frozen_parameters: bool = False) -> dict[str, Any]:
-        """Full state dict of the model on every rank; sharded parameters are gathered (collective)."""
-        from hydrofoil.zero import GatheredParameters
-
-        frozen = {n for n, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        with GatheredParameters(list(self.module.parameters())):
-            state = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value  # extra states may be anything
-                     for name, value in self.module.state_dict().items()}
-        return {n: v for n, v in state.items() if not (exclude_frozen_parameters and n in frozen)}
-
-    def _zero3_consolidated_16bit_state_dict(self, exclude_frozen_parameters: bool = False) -> Optional[dict[str, Any]]:
-        """The whole model in its own dtype on rank 0, in CPU memory; None on the others. Collective, unit by unit."""
-        from hydrofoil import checkpoint
-
-        return checkpoint.consolidated_state_dict(self, exclude_frozen_parameters)
-
-    _consolidated_16bit_state_dict = _zero3_consolidated_16bit_state_dict
-
-    def load_module_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> Any:
-        """Loads full values on every rank; the fp32 masters follow (collective)."""
-        from hydrofoil.zero import GatheredParameters
-
-        with GatheredParameters(list(self.module.parameters()), modifier_rank=0):
-            result = self.module.load_state_dict(checkpoint, strict=strict)
-        return result
-
-    def save_checkpoint(self, save_dir: str | os.PathLike[str], tag: Optional[str] = None, client_state: Optional[dict[str, Any]] = None,
-                        save_latest: bool = True, exclude_frozen_parameters: bool = False) -> bool:
-        """Writes <save_dir>/<tag> (default global_step<N>): one safetensors file a rank and a JSON manifest; collective."""
-        from hydrofoil import checkpoint
-
-        return checkpoint.save(self, os.fspath(save_dir), tag, client_state or {}, save_latest, exclude_frozen_parameters)
-
-    def load_checkpoint(self, load_dir: str | os.PathLike[str], tag: Optional[str] = None, load_module_strict: bool = True,
-                        load_optimizer_states: bool = True, load_lr_scheduler_states: bool = True, load_module_only: bool = False,
-                        custom_load_fn: Any = None) -> tuple[Optional[str], dict[str, Any]]:
-        """Restores what save_checkpoint wrote; returns (path, client_state). Collective."""
-        from hydrofoil import checkpoint
-
-        return checkpoint.load(self, os.fspath(load_dir), tag, load_module_strict, load_optimizer_states and not load_module_only,
-                               load_lr_scheduler_states and not load_module_only)
-
-    def save_16bit_model(self, save_dir: str | os.PathLike[str], save_filename: str = "model.safetensors",
-                         exclude_frozen_parameters: bool = False) -> bool:
-        """Writes the full model in its own dtype as one safetensors file; one unit is gathered at a time. Collective.
-
-        Under stage 3 it needs zero_optimization.stage3_gather_16bit_weights_on_model_save; without it returns False.
-        """
-        from hydrofoil import checkpoint
-
-        return checkpoint.save_model(self, os.fspath(save_dir), save_filename, exclude_frozen_parameters)
-
-    save_fp16_model = save_16bit_model
-
+    # -- the end ---------------------------------------------------------------------------------------------------------
     def destroy(self, gather: bool = False) -> None:
         """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective).
 

@@ -95,8 +95,12 @@ def local_parts() -> None:
     with pytest.raises(ValueError, match="elements, expected this rank's"):
         utils.safe_set_local_fp32_param(engine.module.bias, torch.zeros(99))
     frozen = engine.module.frozen.weight
+    for get in (utils.safe_get_local_fp32_param, utils.safe_get_local_grad, utils.safe_get_full_fp32_param, utils.safe_get_full_grad):
+        assert get(frozen) is None
+    assert utils.safe_get_full_optimizer_state(frozen, "exp_avg") is utils.safe_get_local_optimizer_state(frozen, "exp_avg") is None
+    assert utils.safe_get_full_fp32_param(torch.zeros(2)) is None
     with pytest.raises(ValueError, match="is frozen"):
-        utils.safe_get_local_fp32_param(frozen)
+        utils.safe_set_local_fp32_param(frozen, torch.zeros(0))
     with pytest.raises(ValueError, match="need zero_optimization.stage 3"):
         utils.safe_get_local_fp32_param(_engine(1).module.bias)
 
@@ -169,7 +173,7 @@ def coalesced(stage: int) -> None:
     torch.testing.assert_close(utils.safe_get_full_grad(engine.module.scale), utils.safe_get_full_grad(twin.module.scale), rtol=1e-4, atol=1e-6)
     engine.step()
     assert engine.global_steps == 1
-    with pytest.raises(ValueError, match="got ZeRO stage 0"):
+    with pytest.raises(NotImplementedError, match="got ZeRO stage 0"):
         with _engine(0).coalesce_grad_reduction():
             pass
 

@@ -102,6 +102,7 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.runtime.zero": {**_ZERO, **_all(_TILED, "TiledLinear", "TiledLinearReturnBias")},
     "deepspeed.runtime.zero.partition_parameters": {
         **_ZERO, **_all("hydrofoil.zero.constructors:", "zero_wrapper_for_fp_tensor_constructor", "_orig_torch_arange"), "DeepSpeedTensorOverride": _TENSOR},
+    "deepspeed.runtime.zero.utils": _all("hydrofoil.errors:", "ZeRORuntimeException"),
     "deepspeed.runtime.zero.config": _all("hydrofoil.config:", "ZeroStageEnum"),
     "deepspeed.runtime.zero.offload_config": _all("hydrofoil.config:", "OffloadDeviceEnum", "OffloadStateTypeEnum"),
     "deepspeed.runtime.zero.stage_1_and_2": {"DeepSpeedZeroOptimizer": "hydrofoil.optimizer:ZeroOptimizer", **_ESTIMATE_2},

@@ -10,7 +10,7 @@ from typing import Any, Callable, ItemsView, Iterator, Optional
 import torch
 
 from hydrofoil import _C, comm
-from hydrofoil._config import config_text
+from hydrofoil._config import resolve
 
 __all__ = ["Init"]
 
@@ -123,7 +123,7 @@ class Init:
     def _read_config(self, config: Any) -> None:
         if config is None:
             return
-        options = _C.resolve_config(config_text(config), torch.distributed.get_world_size(), True)
+        options = resolve(config, torch.distributed.get_world_size(), True)
         self._enabled = options.zero_stage == 3
         self._timeout_s, self._backend = options.collective_timeout_s, options.comm_backend
         if self._dtype is None:
