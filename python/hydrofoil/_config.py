@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -42,11 +41,7 @@ def config_dict(config: Any) -> dict[str, Any]:
     """What was given: a dict as it is; of a path, base64 or JSON text, what C++ has read there."""
     if isinstance(config, dict):
         return config
-    text = os.fspath(config)
-    if os.path.exists(text):
-        with open(text, encoding="utf-8") as file:
-            return json.load(file)
-    return json.loads(text if text.lstrip().startswith("{") else base64.urlsafe_b64decode(text))
+    return json.loads(_C.config_json(os.fspath(config)))
 
 
 def _nested(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
 from hydrofoil._config import config_text
+from hydrofoil._engine_names import NOT_BUILT_ATTRIBUTES, EngineNames
 from hydrofoil._engine_state import EngineState
 from hydrofoil._getters import ConfigGetters
 from hydrofoil._step_log import StepLog
+from hydrofoil.config import DTYPES, DeepSpeedConfig
 from hydrofoil.dataloader import DataLoader
-from hydrofoil.errors import InvalidArgument, InvalidType
+from hydrofoil.errors import InvalidArgument, InvalidType, NotBuiltAttribute
 from hydrofoil.monitor import MonitorMaster
 from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
@@ -25,10 +27,7 @@ from hydrofoil.timer import SynchronizedWallClockTimer, ThroughputTimer
 
 __all__ = ["DeepSpeedEngine", "Engine"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Engine(ConfigGetters, EngineState, torch.nn.Module):
+class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
     """A model under ZeRO. Call it as the model, then backward(loss) and step(). Made by `hydrofoil.initialize`."""
 
     def __init__(
@@ -45,14 +44,15 @@ class Engine(ConfigGetters, EngineState, torch.nn.Module):
         super().__init__()
         self.module = model
         self.options = options
-        self.config = self._config = config
+        self.config = config
+        self._config = DeepSpeedConfig(config, options=options)
         self.global_rank = comm.get_rank()
         self.world_size = self.dp_world_size = comm.get_world_size()
         self.mp_world_size = 1
         self.local_rank = comm.get_local_rank()
         self.client_optimizer = optimizer
         self.client_lr_scheduler = lr_scheduler
-        self._dtype = _DTYPES[options.model_dtype]
+        self._dtype = DTYPES[options.model_dtype]
         if self._dtype != torch.float32:
             _modules.cast_buffers(model, self._dtype)
         self._build(optimizer, model_parameters)
@@ -191,7 +191,7 @@ class Engine(ConfigGetters, EngineState, torch.nn.Module):
         if self.options.fp16_auto_cast and self.options.fp16_enabled:
             inputs, kwargs = utils.cast_floating((inputs, kwargs), torch.float16)
         if self.options.autocast_enabled:
-            dtype = _DTYPES[self.options.autocast_dtype or "bf16"]
+            dtype = DTYPES[self.options.autocast_dtype or "bf16"]
             with torch.autocast(self.device.type, dtype=dtype):
                 return self.module(*inputs, **kwargs)
         return self.module(*inputs, **kwargs)
@@ -277,12 +277,6 @@ class Engine(ConfigGetters, EngineState, torch.nn.Module):
     def skipped_steps(self) -> int:
         return self.core.counters.skipped_steps
 
-    @property
-    def loss_scale(self) -> float:
-        return self.core.loss_scale
-
-    cur_scale = loss_scale
-
     def get_global_grad_norm(self) -> Optional[float]:
         return self.core.grad_norm
 
@@ -312,6 +306,8 @@ class Engine(ConfigGetters, EngineState, torch.nn.Module):
             module = self.__dict__.get("_modules", {}).get("module")
             if module is not None and hasattr(module, name):
                 return getattr(module, name)
+            if name in NOT_BUILT_ATTRIBUTES:
+                raise NotBuiltAttribute(f"{name}: {NOT_BUILT_ATTRIBUTES[name]} is not built in Hydrofoil yet") from None
             raise
 
     def get_sequence_parallel_group(self) -> Any:

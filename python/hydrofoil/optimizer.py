@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Optional
 import torch
 
 from hydrofoil import _C, utils
+from hydrofoil._optimizer_names import OptimizerNames
 from hydrofoil.errors import InvalidArgument, UnknownState
 
 if TYPE_CHECKING:
@@ -76,27 +77,7 @@ def _guard_client(optimizer: "ZeroOptimizer") -> list[Any]:
     return [getattr(client, register)(hook) for register, hook in guards.items() if hasattr(client, register)]
 
 
-class _ParameterOffload:
-    """What programs look at that take DeepSpeed's stage 3 hooks off while all parameters are gathered (TRL's generation).
-
-    Here a forward of gathered parameters gathers nothing, so there is nothing to take off.
-    """
-
-    def __init__(self) -> None:
-        self.module = self
-        self.forward_hooks: list[Any] = []
-        self.backward_hooks: list[Any] = []
-
-    def named_parameters(self, recurse: bool = True) -> Iterator[Any]:
-        return iter(())
-
-    ds_external_parameters = named_parameters
-
-    def _register_deepspeed_module(self, module: Any) -> None:
-        pass
-
-
-class ZeroOptimizer(torch.optim.Optimizer):
+class ZeroOptimizer(OptimizerNames, torch.optim.Optimizer):
     """Steps the engine's shards. `param_groups` are the source of lr, betas, weight decay, ... and may be changed at any time.
 
     With `client`, a torch.optim optimizer (or one with its interface) is run on this rank's fp32 shards instead of the fused
@@ -319,49 +300,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
             core.load_loss_scaler(state["loss_scale"], **scaler)
         core.publish_masters()
 
-    # -- what scripts read ---------------------------------------------------------------------------------------------
-    @property
-    def loss_scale(self) -> float:
-        return self._engine.core.loss_scale
-
-    cur_scale = loss_scale
-
-    @property
-    def parameter_offload(self) -> _ParameterOffload:
-        if self._engine.zero_optimization_stage() < 3:
-            raise AttributeError("parameter_offload: of stage 3 only")
-        return _ParameterOffload()
-
-    @property
-    def overflow(self) -> bool:
-        return self._engine.core.overflow
-
-    @property
-    def dynamic_loss_scale(self) -> bool:
-        return self._engine.core.dynamic_loss_scale
-
-    @property
-    def _global_grad_norm(self) -> Optional[float]:
-        return self._engine.core.grad_norm
-
-    @property
-    def clip_grad(self) -> float:
-        return self._engine.options.gradient_clipping
-
-    def override_loss_scale(self, loss_scale: float) -> None:
-        self._engine.core.loss_scale = loss_scale
-
-    def refresh_fp32_params(self) -> None:
-        """Reads the parameters into the fp32 masters again; needed after writes through `.data`."""
-        self._engine.core.refresh_masters()
-
-    def get_lr(self) -> list[float]:
-        return [group["lr"] for group in self.param_groups]
-
-    def set_lr(self, lr: float) -> None:
-        for group in self.param_groups:
-            group["lr"] = lr
-
+    # -- hyperparameters in checkpoints ------------------------------------------------------------------------------------
     def hyperparameter_json(self) -> str:
         """Groups without their parameters, as a checkpoint keeps them."""
         return group_json(self._client.param_groups if self._client is not None else self.param_groups, report=True)
