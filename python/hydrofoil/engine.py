@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import time
 import weakref
@@ -69,6 +70,7 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
     # -- construction --------------------------------------------------------------------------------------------------
     def _build(self, optimizer: Any, model_parameters: Any) -> None:
         options = self.options
+        _release_forgotten(self.module)
         modules, nodes, names, parameters = _modules.describe(self.module, options.unit_names)
         self._parameters_list = parameters
         self.device = parameters[0].device if parameters else torch.device("cpu")
@@ -133,6 +135,8 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
         if training:
             self.optimizer = ZeroOptimizer(self, kind, groups, defaults, client)
             self.core.optimizer = weakref.ref(self.optimizer)
+        self.core.owner = weakref.ref(self)
+        self.core.hold = (self._wrapping, self._groups)
         self.basic_optimizer = client if client is not None else self.optimizer
 
     def _make_scheduler(self, lr_scheduler: Any) -> Any:
@@ -332,14 +336,30 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
         A client optimizer then works on the model's parameters: with its state at stage 0 or on one rank, else as a new one.
         """
         self.monitor.close()
-        self._wrapping.remove()
-        self.core.destroy(gather)
-        self._groups.close()
+        _let_go(self.core, gather)
         if self.optimizer is not None:
             self.optimizer._release_client()
         for parameter in self._parameters_list:
             parameter.__dict__.pop("_hydrofoil_engine", None)
         self._parameters_list = []
+
+
+def _let_go(core: _C.Engine, gather: bool) -> None:
+    """Ends the engine's hold of the model. Idempotent."""
+    wrapping, groups = core.hold
+    wrapping.remove()
+    core.destroy(gather)
+    groups.close()
+
+
+def _release_forgotten(model: torch.nn.Module) -> None:
+    """An engine of this model that the program has dropped (`del engine`) cannot be destroyed any more by it: this does. Collective."""
+    cores = {id(core): core for p in model.parameters() if (core := p.__dict__.get("_hydrofoil_engine")) is not None and core.alive}
+    if cores:
+        gc.collect()  # engines are in cycles: on every rank the same are gone after this
+    for core in cores.values():
+        if core.owner() is None:
+            _let_go(core, gather=True)
 
 
 def _is_factory(value: Any) -> bool:

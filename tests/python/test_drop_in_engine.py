@@ -29,6 +29,15 @@ def test_local_parts(size: int) -> None:
     world(size).run(CASES + "local_parts")
 
 
+def test_arguments_of_init() -> None:
+    world(2).run(CASES + "init_arguments")
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_forgotten_engine(stage: int) -> None:
+    world(2).run(CASES + "forgotten_engine", stage=stage)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_native_optimizers(stage: int) -> None:
     world(2).run(CASES + "native_optimizers", stage=stage)

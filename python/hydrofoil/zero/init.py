@@ -85,9 +85,15 @@ class Init:
 
     def __init__(self, module: Optional[torch.nn.Module] = None, data_parallel_group: Any = None, mem_efficient_linear: bool = True,
                  remote_device: Optional[str] = None, pin_memory: bool = False, config_dict_or_path: Any = None, config: Any = None,
-                 enabled: bool = True, dtype: Optional[torch.dtype] = None, mpu: Any = None, **unsupported: Any) -> None:
-        if data_parallel_group is not None or mpu is not None:
-            raise NotImplementedError("zero.Init: data_parallel_group and mpu are not yet supported; it shards over all ranks")
+                 enabled: bool = True, dtype: Optional[torch.dtype] = None, mpu: Any = None, zero_param_parallel_group: Any = None,
+                 zero_quantized_weights: bool = False, zero_quantized_nontrainable_weights: bool = False, sequence_data_parallel_group: Any = None,
+                 param_swapper: Any = None, tensor_overrides: Any = None) -> None:
+        groups = [group for group in (data_parallel_group, sequence_data_parallel_group) if group is not None]
+        if mpu is not None or any(torch.distributed.get_world_size(group) != torch.distributed.get_world_size() for group in groups):
+            raise NotImplementedError("zero.Init: groups of some ranks, and mpu, are not yet supported; it shards over all ranks")
+        unsupported = {"zero_param_parallel_group": zero_param_parallel_group, "zero_quantized_weights": zero_quantized_weights,
+                       "zero_quantized_nontrainable_weights": zero_quantized_nontrainable_weights, "param_swapper": param_swapper,
+                       "tensor_overrides": tensor_overrides}
         if remote_device not in (None, "none", "cpu"):
             raise NotImplementedError(f"zero.Init: remote_device: got {remote_device!r}, expected None, 'none' or 'cpu'")
         active = [name for name, value in unsupported.items() if value]
