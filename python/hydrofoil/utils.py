@@ -26,7 +26,7 @@ from hydrofoil.leaf_modules import (
 )
 
 __all__ = [
-    "OnDevice", "RepeatingLoader", "cast_floating", "clone_tensors_for_torch_save", "get_z3_leaf_modules", "instrument_w_nvtx", "is_compile_supported",
+    "OnDevice", "RepeatingLoader", "cast_floating", "clone_tensors_for_torch_save", "get_caller_func", "get_z3_leaf_modules", "instrument_w_nvtx", "is_compile_supported",
     "log_dist", "log_dist_once", "logger", "move_to_device", "safe_get_full_fp32_param", "safe_get_full_grad", "safe_get_full_optimizer_state",
     "safe_get_local_fp32_param", "safe_get_local_grad", "safe_get_local_optimizer_state", "safe_set_full_fp32_param", "safe_set_full_grad",
     "safe_set_full_optimizer_state", "safe_set_local_fp32_param", "safe_set_local_grad", "safe_set_local_optimizer_state",
@@ -111,6 +111,11 @@ def instrument_w_nvtx(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return ranged
+
+
+def get_caller_func(frame: int = 3) -> str:
+    """The name of the function that many calls up."""
+    return sys._getframe(frame).f_code.co_name
 
 
 def is_compile_supported() -> bool:
