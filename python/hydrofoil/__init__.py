@@ -10,9 +10,9 @@ from hydrofoil._version import check_torch as _check_torch
 _check_torch(_torch.__version__)
 
 from hydrofoil import _C, comm, utils, zero  # noqa: E402
-from hydrofoil._C import CommError  # noqa: E402
 from hydrofoil.comm import init_distributed  # noqa: E402
 from hydrofoil.engine import DeepSpeedEngine, Engine  # noqa: E402
+from hydrofoil.errors import CommError, ConfigError, InvalidArgument  # noqa: E402
 from hydrofoil.initialize import add_config_arguments, initialize  # noqa: E402
 from hydrofoil.planning import plan  # noqa: E402
 from hydrofoil.utils import logger, log_dist  # noqa: E402
@@ -24,8 +24,10 @@ __version_major__, __version_minor__, __version_patch__ = (int(part) for part in
 
 __all__ = [
     "CommError",
+    "ConfigError",
     "DeepSpeedEngine",
     "Engine",
+    "InvalidArgument",
     "add_config_arguments",
     "comm",
     "dist",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 from typing import Any
 
-__all__ = ["config_dict", "config_text"]
+from hydrofoil import _C
+from hydrofoil.errors import ConfigError
+
+__all__ = ["config_dict", "config_text", "resolve"]
 
 
 def config_text(config: Any) -> str:
@@ -19,22 +21,27 @@ def config_text(config: Any) -> str:
             return json.dumps(config)
         except TypeError:
             path, value = _not_json(config, "")
-            raise TypeError(f"config: {path}: got a {type(value).__name__}, expected what JSON knows: a number, string, bool, None, "
+            raise ConfigError(f"config: {path}: got a {type(value).__name__}, expected what JSON knows: a number, string, bool, None, "
                             "list or dict") from None
     if isinstance(config, (str, os.PathLike)):
         return os.fspath(config)
-    raise TypeError(f"config: got {type(config).__name__}, expected a dict, a path, or base64 text")
+    raise ConfigError(f"config: got {type(config).__name__}, expected a dict, a path, or base64 text")
+
+
+def resolve(config: Any, world_size: int, cpu_device: bool) -> _C.EngineOptions:
+    """The options of a config for `world_size` ranks. Raises ConfigError."""
+    text = config_text(config)
+    try:
+        return _C.resolve_config(text, world_size, cpu_device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def config_dict(config: Any) -> dict[str, Any]:
     """What was given: a dict as it is; of a path, base64 or JSON text, what C++ has read there."""
     if isinstance(config, dict):
         return config
-    text = os.fspath(config)
-    if os.path.exists(text):
-        with open(text, encoding="utf-8") as file:
-            return json.load(file)
-    return json.loads(text if text.lstrip().startswith("{") else base64.urlsafe_b64decode(text))
+    return json.loads(_C.config_json(os.fspath(config)))
 
 
 def _nested(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 
 from hydrofoil import _C
 from hydrofoil._config import config_dict
+from hydrofoil.errors import InvalidArgument
 
 __all__ = ["ConfigGetters"]
 
@@ -36,7 +37,7 @@ class ConfigGetters:
         micro = self.train_micro_batch_size_per_gpu()
         steps, rest = divmod(train_batch_size, micro * self.world_size)
         if rest or steps < 1:
-            raise ValueError(f"set_train_batch_size: got {train_batch_size}, expected a multiple of {micro * self.world_size}: micro batches of "
+            raise InvalidArgument(f"set_train_batch_size: got {train_batch_size}, expected a multiple of {micro * self.world_size}: micro batches of "
                              f"{micro} on {self.world_size} ranks")
         self.core.set_batch_sizes(micro, steps)
 
@@ -148,6 +149,21 @@ class ConfigGetters:
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         return dtypes[self.options.model_dtype], dtypes[self.options.grad_accum_dtype]
 
+    def checkpoint_tag_validation_enabled(self) -> bool:
+        return str(self._configured("checkpoint.tag_validation", "Warn")).lower() != "ignore"
+
+    def checkpoint_tag_validation_fail(self) -> bool:
+        return str(self._configured("checkpoint.tag_validation", "Warn")).lower() == "fail"
+
+    def is_first_weights_partition_group(self) -> bool:
+        return self.zero_optimization_partition_weights()
+
+    def dynamic_loss_scale_args(self) -> dict[str, float]:
+        """DeepSpeed's names for the settings of the scaler."""
+        return {"init_scale": self.initial_dynamic_scale(), "scale_window": self._configured("fp16.loss_scale_window", 1000),  # type: ignore[attr-defined]
+                "min_scale": self._configured("fp16.min_loss_scale", 1), "delayed_shift": self._configured("fp16.hysteresis", 2),
+                "consecutive_hysteresis": self._configured("fp16.consecutive_hysteresis", False)}
+
     def _configured(self, path: str, default: Any) -> Any:
         """What the ds_config says at `path` ("zero_optimization.reduce_bucket_size"), or the default."""
         value: Any = self._config_dict()
@@ -166,21 +182,23 @@ _OFF: dict[str, Any] = {
     **dict.fromkeys((
         "checkpoint_serialization_enabled", "checkpoint_writer_enabled", "elasticity_enabled", "is_elastic_model_parallel_supported", "pld_enabled",
         "eigenvalue_enabled", "curriculum_enabled_legacy", "data_efficiency_enabled", "data_sampling_enabled", "curriculum_learning_enabled",
-        "random_ltd_enabled", "autotuning_enabled", "autotuning_profile_model_info", "sparse_gradients_enabled", "optimizer_legacy_fusion",
+        "random_ltd_enabled", "autotuning_enabled", "is_deepcompile_enabled", "is_deepcompile_active", "compile_zero_optimization_stage",
+        "zero_allgather_sequential", "autotuning_profile_model_info", "sparse_gradients_enabled", "optimizer_legacy_fusion",
         "quantize_training", "zero_force_ds_cpu_optimizer", "zero_use_cpu_optimizer", "zero_cpu_offload", "super_offload", "compile_autosp",
         "compile_autotp", "uses_parallelization_pass_only", "zero_multi_rank_bucket_allreduce", "zero_nvme_offload_optimizer", "zero_legacy_stage1",
         "zero_save_muon_momentum_buffer_in_memory", "graph_harvesting", "fp16_master_weights_and_gradients", "bf16_master_weights_and_gradients",
         "load_universal_checkpoint", "zero_quantized_weights", "zero_quantized_nontrainable_weights", "zero_quantized_gradients",
         "is_sanity_checks_enabled"), False),
-    **dict.fromkeys(("pld_params", "pld_theta", "pld_gamma", "curriculum_params_legacy", "autotuning_metric_path", "autotuning_model_info_path", "amp_params",
+    **dict.fromkeys(("pld_params", "pld_theta", "pld_gamma", "get_pld_theta", "curriculum_params_legacy", "autotuning_metric_path", "autotuning_model_info_path", "amp_params",
                      "zero_offload_optimizer", "zero_offload_param", "zeropp_loco_param", "swap_tensor_config", "zenflow_config",
                      "tensor_parallel_config", "random_ltd_initialize"), None),
     **dict.fromkeys(("data_efficiency_config", "data_sampling_config", "curriculum_learning_config", "random_ltd_config", "aio_config"), {}),
-    "autotp_size": 0, "mics_shard_size": -1, "zero_hpz_partition_size": 1, "zero_partial_offload": 1.0, "cpuadam_cores_perc": 0.9,
+    "autotuning_start_profile_step": 3, "autotuning_end_profile_step": 5, "autotuning_metric": "throughput", "managed_gradient_accumulation": True,
+    "zero_compute_grad_norm": True, "zero_parameter_alignment": None, "autotp_size": 0, "mics_shard_size": -1, "zero_hpz_partition_size": 1, "zero_partial_offload": 1.0, "cpuadam_cores_perc": 0.9,
 }
 # Getters of keys that the engine accepts (docs/config.md says what each does here): as configured, or DeepSpeed's default.
 _CONFIGURED: dict[str, tuple[str, Any]] = {
-    "checkpoint_tag_validation_enabled": ("checkpoint.tag_validation", "Warn"), "flops_profiler_recompute_fwd_factor": ("flops_profiler.recompute_fwd_factor", 0.0),
+    "flops_profiler_recompute_fwd_factor": ("flops_profiler.recompute_fwd_factor", 0.0),
     "optimizer_params": ("optimizer.params", None), "scheduler_params": ("scheduler.params", None),
     "zero_allow_untested_optimizer": ("zero_allow_untested_optimizer", False), "zero_reduce_scatter": ("zero_optimization.reduce_scatter", True),
     "zero_overlap_comm": ("zero_optimization.overlap_comm", None), "zero_sub_group_size": ("zero_optimization.sub_group_size", 1_000_000_000),
@@ -197,7 +215,7 @@ _CONFIGURED: dict[str, tuple[str, Any]] = {
     "zero_ignore_unused_parameters": ("zero_optimization.ignore_unused_parameters", True), "bf16_optimizer_states": ("bf16.bf16_optimizer_states", False),
     "torch_autocast_dtype": ("torch_autocast.dtype", None),
     "torch_autocast_lower_precision_safe_modules": ("torch_autocast.lower_precision_safe_modules", None),
-    "use_node_local_storage": ("checkpoint.use_node_local_storage", False), "communication_data_type": ("communication_data_type", None),
+    "use_node_local_storage": ("checkpoint.use_node_local_storage", False),
     "zero_allgather_partitions": ("zero_optimization.allgather_partitions", True),
     "zero_round_robin_gradients": ("zero_optimization.round_robin_gradients", False),
     "zero_log_trace_cache_warnings": ("zero_optimization.log_trace_cache_warnings", False),

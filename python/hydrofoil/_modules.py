@@ -7,6 +7,7 @@ from typing import Any, Iterable, Optional
 import torch
 
 from hydrofoil import _C
+from hydrofoil.errors import InvalidArgument
 from hydrofoil.leaf_modules import z3_leaf_module
 
 __all__ = ["Wrapping", "describe", "cast_buffers"]
@@ -29,7 +30,7 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
         if id(module) in position:
             return
         if isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(f"initialize: module {path or '(root)'} is a torch.jit.ScriptModule, whose calls the engine cannot wrap; give "
+            raise InvalidArgument(f"initialize: module {path or '(root)'} is a torch.jit.ScriptModule, whose calls the engine cannot wrap; give "
                              "the module that was scripted")
         here = position[id(module)] = len(modules)
         own = []
@@ -56,15 +57,15 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
 
     visit(model, "", -1)
     if kept:
-        raise ValueError(f"unit names that the model does not have: {sorted(kept)}; names are those of model.named_modules()")
+        raise InvalidArgument(f"unit names that the model does not have: {sorted(kept)}; names are those of model.named_modules()")
     return modules, nodes, names, parameters
 
 
 def _require_values(name: str, parameter: torch.nn.Parameter) -> None:
     if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
-        raise ValueError(f"initialize: parameter {name} of a lazy module has no shape yet; run one forward before")
+        raise InvalidArgument(f"initialize: parameter {name} of a lazy module has no shape yet; run one forward before")
     if parameter.is_meta:
-        raise ValueError(f"initialize: parameter {name} is on the meta device and has no values; build the model under "
+        raise InvalidArgument(f"initialize: parameter {name} is on the meta device and has no values; build the model under "
                          "hydrofoil.zero.Init, or give it values with module.to_empty() and load_state_dict")
 
 
@@ -100,7 +101,7 @@ class Wrapping:
         """Raises ValueError where a module no longer holds the parameter that the engine trains."""
         for module, name, parameter in self._places:
             if dict.get(module.__dict__["_parameters"], name) is not parameter:
-                raise ValueError(
+                raise InvalidArgument(
                     f"step: parameter {name!r} of a {type(module).__name__} was replaced after initialize "
                     "(load_state_dict(assign=True), an assignment, del): the engine cannot follow; load with copies, or change "
                     "the model before initialize")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Optional
 import torch
 
 from hydrofoil import _C, _state_json, utils
+from hydrofoil.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
@@ -51,7 +52,7 @@ def _json(value: Any, what: str, tensors: Optional[list[torch.Tensor]] = None) -
     try:
         return _state_json.dumps(value, tensors)
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"save_checkpoint: {what} holds something that a checkpoint cannot keep: {error}; it keeps None, numbers, strings, bytes, tensors, "
+        raise InvalidArgument(f"save_checkpoint: {what} holds something that a checkpoint cannot keep: {error}; it keeps None, numbers, strings, bytes, tensors, "
                          "lists, tuples and dicts of them, no pickles") from None
 
 
@@ -90,7 +91,7 @@ def _add_extra_states(request: _C.SaveRequest, engine: "Engine") -> None:
         try:
             texts[path] = _state_json.dumps(module.get_extra_state(), tensors)
         except (TypeError, RecursionError) as error:
-            raise ValueError(f"save_checkpoint: get_extra_state of module {path!r} ({type(module).__name__}) gives something that JSON "
+            raise InvalidArgument(f"save_checkpoint: get_extra_state of module {path!r} ({type(module).__name__}) gives something that JSON "
                              f"cannot keep ({error}); a checkpoint keeps tensors, numbers, strings, lists, tuples and dicts") from None
     if not texts:
         return
@@ -114,7 +115,7 @@ def _load_extra_states(engine: "Engine", saved: _C.LoadedCheckpoint, strict: boo
         if path in texts:
             module.set_extra_state(_state_json.loads(texts[path], tensors))
         elif strict:
-            raise ValueError(f"{saved.directory} has no extra state of module {path!r}")
+            raise InvalidArgument(f"{saved.directory} has no extra state of module {path!r}")
 
 
 def _client_optimizer(engine: "Engine") -> str:
@@ -141,7 +142,7 @@ def _add_client_state(request: _C.SaveRequest, engine: "Engine") -> None:
             elif isinstance(value, (bool, int, float)):
                 request.add_extra(name, _SCALAR + key, torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None))
             elif value is not None:
-                raise ValueError(f"the client optimizer's state {key!r} is a {type(value).__name__}; a checkpoint keeps tensors and numbers")
+                raise InvalidArgument(f"the client optimizer's state {key!r} is a {type(value).__name__}; a checkpoint keeps tensors and numbers")
 
 
 def save(engine: "Engine", directory: str, tag: Optional[str], client_state: dict[str, Any], save_latest: bool,
@@ -183,7 +184,7 @@ def save_model(engine: "Engine", directory: str, filename: str, exclude_frozen: 
         utils.logger.warning("save_16bit_model: nothing is saved: zero_optimization.stage3_gather_16bit_weights_on_model_save is false")
         return False
     if not filename.endswith(".safetensors"):
-        raise ValueError(f"save_16bit_model: save_filename: got {filename!r}, expected a name that ends in .safetensors (no pickles)")
+        raise InvalidArgument(f"save_16bit_model: save_filename: got {filename!r}, expected a name that ends in .safetensors (no pickles)")
     buffers = _C.SaveRequest()
     buffers.exclude_frozen = exclude_frozen
     for name, buffer in _buffers(engine).items():
@@ -223,7 +224,7 @@ def _check_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
         return
     if '"client"' not in saved.states.get("optimizer", '"client"'):
         return  # load_engine says that it is another optimizer
-    raise ValueError(
+    raise InvalidArgument(
         f"load_checkpoint: the client optimizer's state was saved by {saved.world_size} ranks and cannot be read by "
         f"{engine.world_size}; pass load_optimizer_states=False, or use an optimizer of the config, which any world size reads")
 
@@ -234,7 +235,7 @@ def _load_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
         for kind in saved.kinds(name):
             value = saved.read_extra(name, kind)
             if value.dim() == 1 and value.shape != param.shape:
-                raise ValueError(
+                raise InvalidArgument(
                     f"the client optimizer's state {kind!r} was saved for shards of another layout (stage, unit_min_bytes or parameter "
                     f"groups): got {value.numel()} elements, expected {param.numel()}; pass load_optimizer_states=False")
             state[kind.removeprefix(_SCALAR)] = value.item() if kind.startswith(_SCALAR) else value
@@ -243,11 +244,11 @@ def _load_client_state(engine: "Engine", saved: _C.LoadedCheckpoint) -> None:
 
 
 def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, load_optimizer_states: bool,
-         load_lr_scheduler_states: bool) -> tuple[Optional[str], dict[str, Any]]:
+         load_lr_scheduler_states: bool) -> tuple[Optional[str], Optional[dict[str, Any]]]:
     saved = _C.open_checkpoint(engine.core, directory, None if tag is None else str(tag))
     if saved is None:
         utils.logger.warning("load_checkpoint: %s has no file 'latest': nothing is loaded", directory)
-        return None, {}
+        return None, None
     if load_optimizer_states:
         _check_client_state(engine, saved)
     _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None, _client_optimizer(engine))
@@ -262,10 +263,10 @@ def _load_rest(engine: "Engine", saved: _C.LoadedCheckpoint, strict: bool, load_
         value = saved.read_extra(name, _kind_of_rank("buffer", _source_rank(engine, saved)))
         if value is None:
             if strict:
-                raise ValueError(f"{saved.directory} has no buffer {name}")
+                raise InvalidArgument(f"{saved.directory} has no buffer {name}")
             continue
         if value.shape != buffer.shape:
-            raise ValueError(f"buffer {name}: got shape {list(value.shape)} in the checkpoint, the model has {list(buffer.shape)}")
+            raise InvalidArgument(f"buffer {name}: got shape {list(value.shape)} in the checkpoint, the model has {list(buffer.shape)}")
         with torch.no_grad():
             buffer.copy_(value)
     _load_extra_states(engine, saved, strict)

@@ -6,6 +6,8 @@ from typing import Any, Callable, Iterator, Optional
 
 from torch.utils import data
 
+from hydrofoil.errors import InvalidType
+
 __all__ = ["DataLoader", "RepeatingLoader"]
 
 
@@ -14,6 +16,8 @@ class DataLoader:
 
     def __init__(self, dataset: Any, batch_size: int, rank: int, world_size: int, shuffle: bool, sampler: Any,
                  collate_fn: Optional[Callable[..., Any]], num_workers: int, drop_last: bool) -> None:
+        if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
+            raise InvalidType(f"training_data: got {type(dataset).__name__}, expected a torch Dataset (__len__ and __getitem__, or __iter__)")
         self.data_sampler = sampler
         if sampler is None and not isinstance(dataset, data.IterableDataset):
             self.data_sampler = data.DistributedSampler(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, drop_last=drop_last)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
-import os
 import time
 import weakref
 from typing import Any, Callable, Iterator, Optional
@@ -13,9 +13,13 @@ import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
 from hydrofoil._config import config_text
+from hydrofoil._engine_names import NOT_BUILT_ATTRIBUTES, EngineNames
+from hydrofoil._engine_state import EngineState
 from hydrofoil._getters import ConfigGetters
 from hydrofoil._step_log import StepLog
+from hydrofoil.config import DTYPES, DeepSpeedConfig
 from hydrofoil.dataloader import DataLoader
+from hydrofoil.errors import InvalidArgument, InvalidType, NotBuiltAttribute
 from hydrofoil.monitor import MonitorMaster
 from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
@@ -24,10 +28,7 @@ from hydrofoil.timer import SynchronizedWallClockTimer, ThroughputTimer
 
 __all__ = ["DeepSpeedEngine", "Engine"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Engine(ConfigGetters, torch.nn.Module):
+class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
     """A model under ZeRO. Call it as the model, then backward(loss) and step(). Made by `hydrofoil.initialize`."""
 
     def __init__(
@@ -44,7 +45,8 @@ class Engine(ConfigGetters, torch.nn.Module):
         super().__init__()
         self.module = model
         self.options = options
-        self.config = self._config = config
+        self.config = config
+        self._config = DeepSpeedConfig(config, options=options)
         self.global_rank = comm.get_rank()
         self.world_size = self.dp_world_size = comm.get_world_size()
         self.mp_world_size = 1
@@ -53,7 +55,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         self.client_lr_scheduler = lr_scheduler
         if options.log_level is not None:
             utils.set_log_level_from_string(options.log_level.name)
-        self._dtype = _DTYPES[options.model_dtype]
+        self._dtype = DTYPES[options.model_dtype]
         if self._dtype != torch.float32:
             _modules.cast_buffers(model, self._dtype)
         self._build(optimizer, model_parameters)
@@ -61,7 +63,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         self.training_dataloader = None
         if training_data is not None:
             self.training_dataloader = self.deepspeed_io(training_data, collate_fn=collate_fn)
-        self._step_applied = False
+        self._step_applied = self._in_no_sync = False
         self._profile = StepProfile(self) if options.flops_profiler.enabled and self.global_rank == 0 else None
         self._observe()
         if options.dump_state and self.global_rank == 0:
@@ -70,6 +72,7 @@ class Engine(ConfigGetters, torch.nn.Module):
     # -- construction --------------------------------------------------------------------------------------------------
     def _build(self, optimizer: Any, model_parameters: Any) -> None:
         options = self.options
+        _release_forgotten(self.module)
         modules, nodes, names, parameters = _modules.describe(self.module, options.unit_names)
         self._parameters_list = parameters
         self.device = parameters[0].device if parameters else torch.device("cpu")
@@ -81,6 +84,8 @@ class Engine(ConfigGetters, torch.nn.Module):
             kind, groups, defaults = optimizer.native_kind, optimizer.param_groups, optimizer.defaults
         elif optimizer is not None:
             client = optimizer(parameter_groups(model_parameters, self.module)) if _is_factory(optimizer) else optimizer
+            if not hasattr(client, "param_groups"):
+                raise InvalidType(f"initialize: optimizer: got {type(client).__name__}, expected a torch optimizer, or a callable that makes one")
             groups = [dict(group) for group in client.param_groups]
         else:
             groups = parameter_groups(model_parameters, self.module)
@@ -105,13 +110,13 @@ class Engine(ConfigGetters, torch.nn.Module):
         for number, group in enumerate(groups):
             for p in group["params"]:
                 if group_of.setdefault(id(p), number) != number:
-                    raise ValueError(f"initialize: parameter {self.param_names.get(p, '(not of the model)')} is in the optimizer groups "
+                    raise InvalidArgument(f"initialize: parameter {self.param_names.get(p, '(not of the model)')} is in the optimizer groups "
                                      f"{group_of[id(p)]} and {number}; list it in one")
         # Without a list of the user's, parameters that are frozen now belong to the only group too.
         group_of_others = 0 if client is None and model_parameters is None else -1
         unknown = [p for group in groups for p in group["params"] if p not in self.param_names]
         if unknown:
-            raise ValueError(f"initialize: {len(unknown)} parameters of the optimizer are not parameters of the model")
+            raise InvalidArgument(f"initialize: {len(unknown)} parameters of the optimizer are not parameters of the model")
         table = []
         for name, parameter in zip(names, parameters):
             if parameter.requires_grad and id(parameter) not in group_of and (client is not None or kind is not None):
@@ -132,6 +137,8 @@ class Engine(ConfigGetters, torch.nn.Module):
         if training:
             self.optimizer = ZeroOptimizer(self, kind, groups, defaults, client)
             self.core.optimizer = weakref.ref(self.optimizer)
+        self.core.owner = weakref.ref(self)
+        self.core.hold = (self._wrapping, self._groups)
         self.basic_optimizer = client if client is not None else self.optimizer
 
     def _make_scheduler(self, lr_scheduler: Any) -> Any:
@@ -141,7 +148,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         if not scheduler.type:
             return None
         if self.optimizer is None:
-            raise ValueError("scheduler: a schedule needs an optimizer (config 'optimizer' or initialize(optimizer=...))")
+            raise InvalidArgument("scheduler: a schedule needs an optimizer (config 'optimizer' or initialize(optimizer=...))")
         params = json.loads(scheduler.params_json)
         if scheduler.native:
             return lr_schedules.SCHEDULES[scheduler.type](self.optimizer, **params)
@@ -190,7 +197,7 @@ class Engine(ConfigGetters, torch.nn.Module):
         if self.options.fp16_auto_cast and self.options.fp16_enabled:
             inputs, kwargs = utils.cast_floating((inputs, kwargs), torch.float16)
         if self.options.autocast_enabled:
-            dtype = _DTYPES[self.options.autocast_dtype or "bf16"]
+            dtype = DTYPES[self.options.autocast_dtype or "bf16"]
             with torch.autocast(self.device.type, dtype=dtype):
                 return self.module(*inputs, **kwargs)
         return self.module(*inputs, **kwargs)
@@ -198,9 +205,11 @@ class Engine(ConfigGetters, torch.nn.Module):
     def backward(self, loss: torch.Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True, **kwargs: Any) -> torch.Tensor:
         """Runs the backward of this micro step; returns loss / gradient_accumulation_steps, as DeepSpeed does."""
         if self.optimizer is None:
-            raise ValueError("backward: this engine has no optimizer; it can only run forward")
+            raise InvalidArgument("backward: this engine has no optimizer; it can only run forward")
         if not isinstance(loss, torch.Tensor):
-            raise TypeError(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
+            raise InvalidType(f"backward: loss: got {type(loss).__name__}, expected the tensor that the model returned as its loss")
+        if loss.numel() != 1 and kwargs.get("gradient") is None:
+            raise InvalidArgument(f"backward: loss: got shape {list(loss.shape)}, expected one number; take its mean() or sum()")
         self._step_log.add_loss(loss)
         with self._phase(_C.Phase.BACKWARD):
             scaled = self.core.scale_loss(loss, scale_wrt_gas)
@@ -216,7 +225,7 @@ class Engine(ConfigGetters, torch.nn.Module):
     def step(self, lr_kwargs: Optional[dict[str, Any]] = None) -> None:
         """Ends a micro step; at an accumulation boundary clips, updates the parameters and steps the schedule."""
         if self.optimizer is None:
-            raise ValueError("step: this engine has no optimizer")
+            raise InvalidArgument("step: this engine has no optimizer")
         self._wrapping.check()
         began = time.perf_counter()
         with self._phase(_C.Phase.STEP):
@@ -247,10 +256,14 @@ class Engine(ConfigGetters, torch.nn.Module):
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
         """Backward passes inside do not reduce; stages 0 and 1 only."""
+        if self._in_no_sync:
+            raise InvalidArgument("no_sync: called inside no_sync(); one is enough, and the inner one would end both")
         self.core.set_no_sync(True)
+        self._in_no_sync = True
         try:
             yield
         finally:
+            self._in_no_sync = False
             self.core.set_no_sync(False)
 
     # -- what scripts read ---------------------------------------------------------------------------------------------
@@ -269,12 +282,6 @@ class Engine(ConfigGetters, torch.nn.Module):
     @property
     def skipped_steps(self) -> int:
         return self.core.counters.skipped_steps
-
-    @property
-    def loss_scale(self) -> float:
-        return self.core.loss_scale
-
-    cur_scale = loss_scale
 
     def get_global_grad_norm(self) -> Optional[float]:
         return self.core.grad_norm
@@ -305,6 +312,8 @@ class Engine(ConfigGetters, torch.nn.Module):
             module = self.__dict__.get("_modules", {}).get("module")
             if module is not None and hasattr(module, name):
                 return getattr(module, name)
+            if name in NOT_BUILT_ATTRIBUTES:
+                raise NotBuiltAttribute(f"{name}: {NOT_BUILT_ATTRIBUTES[name]} is not built in Hydrofoil yet") from None
             raise
 
     def get_sequence_parallel_group(self) -> Any:
@@ -315,82 +324,44 @@ class Engine(ConfigGetters, torch.nn.Module):
     def coalesce_grad_reduction(self) -> Iterator[None]:
         """Several backward passes before one step(): their gradients are summed. Each reduces its own, so this saves no communication."""
         if self.zero_optimization_stage() == 0:
-            raise ValueError("coalesce_grad_reduction: got ZeRO stage 0, expected 1 to 3; use no_sync()")
+            raise NotImplementedError("coalesce_grad_reduction: got ZeRO stage 0, expected 1 to 3; use no_sync()")
         yield
 
     def empty_partition_cache(self) -> None:
         """Releases units that stay gathered between micro steps. Collective."""
         self.core.release_retained()
 
-    # -- state ---------------------------------------------------------------------------------------------------------
-    def module_state_dict(self, exclude_frozen_parameters: bool = False) -> dict[str, Any]:
-        """Full state dict of the model on every rank; sharded parameters are gathered (collective)."""
-        from hydrofoil.zero import GatheredParameters
-
-        frozen = {n for n, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        with GatheredParameters(list(self.module.parameters())):
-            state = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value  # extra states may be anything
-                     for name, value in self.module.state_dict().items()}
-        return {n: v for n, v in state.items() if not (exclude_frozen_parameters and n in frozen)}
-
-    def _zero3_consolidated_16bit_state_dict(self, exclude_frozen_parameters: bool = False) -> Optional[dict[str, Any]]:
-        """The whole model in its own dtype on rank 0, in CPU memory; None on the others. Collective, unit by unit."""
-        from hydrofoil import checkpoint
-
-        return checkpoint.consolidated_state_dict(self, exclude_frozen_parameters)
-
-    _consolidated_16bit_state_dict = _zero3_consolidated_16bit_state_dict
-
-    def load_module_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> Any:
-        """Loads full values on every rank; the fp32 masters follow (collective)."""
-        from hydrofoil.zero import GatheredParameters
-
-        with GatheredParameters(list(self.module.parameters()), modifier_rank=0):
-            result = self.module.load_state_dict(checkpoint, strict=strict)
-        return result
-
-    def save_checkpoint(self, save_dir: str | os.PathLike[str], tag: Optional[str] = None, client_state: Optional[dict[str, Any]] = None,
-                        save_latest: bool = True, exclude_frozen_parameters: bool = False) -> bool:
-        """Writes <save_dir>/<tag> (default global_step<N>): one safetensors file a rank and a JSON manifest; collective."""
-        from hydrofoil import checkpoint
-
-        return checkpoint.save(self, os.fspath(save_dir), tag, client_state or {}, save_latest, exclude_frozen_parameters)
-
-    def load_checkpoint(self, load_dir: str | os.PathLike[str], tag: Optional[str] = None, load_module_strict: bool = True,
-                        load_optimizer_states: bool = True, load_lr_scheduler_states: bool = True, load_module_only: bool = False,
-                        custom_load_fn: Any = None) -> tuple[Optional[str], dict[str, Any]]:
-        """Restores what save_checkpoint wrote; returns (path, client_state). Collective."""
-        from hydrofoil import checkpoint
-
-        return checkpoint.load(self, os.fspath(load_dir), tag, load_module_strict, load_optimizer_states and not load_module_only,
-                               load_lr_scheduler_states and not load_module_only)
-
-    def save_16bit_model(self, save_dir: str | os.PathLike[str], save_filename: str = "model.safetensors",
-                         exclude_frozen_parameters: bool = False) -> bool:
-        """Writes the full model in its own dtype as one safetensors file; one unit is gathered at a time. Collective.
-
-        Under stage 3 it needs zero_optimization.stage3_gather_16bit_weights_on_model_save; without it returns False.
-        """
-        from hydrofoil import checkpoint
-
-        return checkpoint.save_model(self, os.fspath(save_dir), save_filename, exclude_frozen_parameters)
-
-    save_fp16_model = save_16bit_model
-
+    # -- the end ---------------------------------------------------------------------------------------------------------
     def destroy(self, gather: bool = False) -> None:
         """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective).
 
         A client optimizer then works on the model's parameters: with its state at stage 0 or on one rank, else as a new one.
         """
         self.monitor.close()
-        self._wrapping.remove()
-        self.core.destroy(gather)
-        self._groups.close()
+        _let_go(self.core, gather)
         if self.optimizer is not None:
             self.optimizer._release_client()
         for parameter in self._parameters_list:
             parameter.__dict__.pop("_hydrofoil_engine", None)
         self._parameters_list = []
+
+
+def _let_go(core: _C.Engine, gather: bool) -> None:
+    """Ends the engine's hold of the model. Idempotent."""
+    wrapping, groups = core.hold
+    wrapping.remove()
+    core.destroy(gather)
+    groups.close()
+
+
+def _release_forgotten(model: torch.nn.Module) -> None:
+    """An engine of this model that the program has dropped (`del engine`) cannot be destroyed any more by it: this does. Collective."""
+    cores = {id(core): core for p in model.parameters() if (core := p.__dict__.get("_hydrofoil_engine")) is not None and core.alive}
+    if cores:
+        gc.collect()  # engines are in cycles: on every rank the same are gone after this
+    for core in cores.values():
+        if core.owner() is None:
+            _let_go(core, gather=True)
 
 
 def _is_factory(value: Any) -> bool:

@@ -7,9 +7,10 @@ from typing import Any, Callable, Iterable, Optional
 
 import torch
 
-from hydrofoil import _C, comm
-from hydrofoil._config import config_text
+from hydrofoil import comm
+from hydrofoil._config import resolve
 from hydrofoil.engine import Engine
+from hydrofoil.errors import InvalidArgument
 from hydrofoil.zero.init import Init
 
 __all__ = ["add_config_arguments", "initialize"]
@@ -31,9 +32,9 @@ def _pick_config(args: Any, config: Any, config_params: Any) -> Any:
     if args is not None:
         from_args = getattr(args, "deepspeed_config", None) or getattr(args, "deepscale_config", None)
     if config is not None and from_args is not None:
-        raise ValueError("config was given both as an argument of initialize and as --deepspeed_config; give one of them")
+        raise InvalidArgument("config was given both as an argument of initialize and as --deepspeed_config; give one of them")
     if config is None and from_args is None:
-        raise ValueError("no config: pass config=... (a dict or a path) or args with deepspeed_config")
+        raise InvalidArgument("no config: pass config=... (a dict or a path) or args with deepspeed_config")
     return config if config is not None else from_args
 
 
@@ -58,13 +59,13 @@ def initialize(
     it the config's ``optimizer`` section decides. ``lr_scheduler`` likewise. Every rank calls it with the same model.
     """
     if model is None:
-        raise ValueError("initialize: model is required")
+        raise InvalidArgument("initialize: model is required")
     if mpu is not None or mesh_param is not None:
         raise NotImplementedError("initialize: mpu and mesh_param (model parallelism) are not yet supported")
     chosen = _pick_config(args, config, config_params)
     comm.init_distributed(dist_init_required=dist_init_required, distributed_port=distributed_port)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    options = _C.resolve_config(config_text(chosen), torch.distributed.get_world_size(), device.type == "cpu")
+    options = resolve(chosen, torch.distributed.get_world_size(), device.type == "cpu")
     with Init.suspended():
         engine = Engine(
             model=model,

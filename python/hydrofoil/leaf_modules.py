@@ -6,6 +6,8 @@ from typing import Any, Callable
 
 import torch
 
+from hydrofoil.errors import InvalidArgument, InvalidType
+
 __all__ = ["get_z3_leaf_modules", "set_z3_leaf_module", "set_z3_leaf_modules", "set_z3_leaf_modules_by_name", "set_z3_leaf_modules_by_suffix",
            "unset_z3_leaf_modules", "z3_leaf_module", "z3_leaf_parameter"]
 
@@ -32,11 +34,15 @@ def _mark(model: torch.nn.Module, flag: bool, wanted: Callable[[str, torch.nn.Mo
     for module in found:
         set_z3_leaf_module(module, flag)
     if not found and raise_if_not_found:
-        raise ValueError(f"no modules of {what} found in the model")
+        raise InvalidArgument(f"no modules of {what} found in the model")
     return found
 
 
 def _of_class(leaf_modules: list[Any]) -> Callable[[str, torch.nn.Module], bool]:
+    wrong = [leaf for leaf in leaf_modules if not isinstance(leaf, (type, str))]
+    if wrong:
+        raise InvalidType(f"leaf modules: got {wrong[0]!r}, expected classes of modules, or their names")
+
     def is_wanted(_: str, module: torch.nn.Module) -> bool:
         names = {type(module).__name__, f"{type(module).__module__}.{type(module).__qualname__}"}
         return any(isinstance(module, leaf) if isinstance(leaf, type) else leaf in names for leaf in leaf_modules)

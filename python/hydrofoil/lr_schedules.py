@@ -7,6 +7,7 @@ from typing import Any, Optional
 import torch
 
 from hydrofoil import _C
+from hydrofoil.errors import InvalidArgument, InvalidType
 
 __all__ = ["LRRangeTest", "OneCycle", "Schedule", "VALID_LR_SCHEDULES", "add_tuning_arguments", "WarmupCosineLR", "WarmupDecayLR", "WarmupLR"]
 
@@ -19,11 +20,13 @@ class Schedule:
     kind = "WarmupLR"
 
     def __init__(self, optimizer: torch.optim.Optimizer, **params: Any) -> None:
+        if not hasattr(optimizer, "param_groups"):
+            raise InvalidType(f"{self.kind}: optimizer: got {type(optimizer).__name__}, expected a torch optimizer, or the one that initialize returns")
         options = _C.ScheduleOptions()
         options.kind = getattr(_C.ScheduleKind, self.kind)
         for name, value in params.items():
             if not hasattr(options, name):
-                raise ValueError(f"{self.kind}: unknown parameter {name!r}")
+                raise InvalidType(f"{self.kind}: unknown parameter {name!r}")
             if name == "warmup_type":
                 value = _C.parse_warmup_type(value)
             elif name in _VECTORS and value is not None:

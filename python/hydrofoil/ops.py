@@ -87,7 +87,7 @@ _BUILDERS = {
     "AsyncIOBuilder": "async_io", "CCLCommBuilder": "deepspeed_ccl_comm", "CPUAdagradBuilder": "cpu_adagrad", "CPUAdamBuilder": "cpu_adam",
     "CPULionBuilder": "cpu_lion", "EvoformerAttnBuilder": "evoformer_attn", "FPQuantizerBuilder": "fp_quantizer", "FusedAdamBuilder": "fused_adam",
     "FusedLambBuilder": "fused_lamb", "FusedLionBuilder": "fused_lion", "GDSBuilder": "gds", "InferenceBuilder": "transformer_inference",
-    "InferenceCoreBuilder": "inference_core_ops", "InferenceCutlassBuilder": "cutlass_ops", "QuantizerBuilder": "quantizer", "RaggedOpsBuilder": "ragged_ops",
+    "InferenceCoreBuilder": "inference_core_ops", "PinMemoryBuilder": "pin_memory", "InferenceCutlassBuilder": "cutlass_ops", "QuantizerBuilder": "quantizer", "RaggedOpsBuilder": "ragged_ops",
     "RaggedUtilsBuilder": "ragged_device_ops", "RandomLTDBuilder": "random_ltd", "ShareMemCommBuilder": "deepspeed_shm_comm",
     "SparseAttnBuilder": "sparse_attn", "SpatialInferenceBuilder": "spatial_inference", "StochasticTransformerBuilder": "stochastic_transformer",
     "TransformerBuilder": "transformer", "UtilsBuilder": "utils",
@@ -96,4 +96,5 @@ _BUILT = {"cpu_adagrad", "cpu_adam", "cpu_lion", "fused_adam", "fused_lion", "de
 for _class, _op in _BUILDERS.items():
     globals()[_class] = type(_class, (OpBuilder,), {"NAME": _op, "built": _op in _BUILT, "__module__": __name__})
 
+NotImplementedBuilder = type("NotImplementedBuilder", (OpBuilder,), {"NAME": "(of no name)", "__module__": __name__})
 compatible_ops = {_op: _op in _BUILT for _op in _BUILDERS.values()}

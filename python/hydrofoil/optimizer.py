@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Optional
 import torch
 
 from hydrofoil import _C, utils
+from hydrofoil._optimizer_names import OptimizerNames
+from hydrofoil.errors import InvalidArgument, UnknownState
 
 if TYPE_CHECKING:
     from hydrofoil.engine import Engine
@@ -46,13 +48,13 @@ def check_client(client: Any, sharded: bool) -> None:
     """
     name = type(client).__name__
     if name in ("LBFGS", "SparseAdam"):
-        raise ValueError(f"initialize: optimizer {name} is not supported: the engine calls step() without a closure, with dense gradients")
+        raise InvalidArgument(f"initialize: optimizer {name} is not supported: the engine calls step() without a closure, with dense gradients")
     if sharded and name in _WHOLE_TENSOR:
-        raise ValueError(f"initialize: optimizer {name} works on whole tensors, but under ZeRO stages 1 to 3 an optimizer gets flat slices "
+        raise InvalidArgument(f"initialize: optimizer {name} works on whole tensors, but under ZeRO stages 1 to 3 an optimizer gets flat slices "
                          "of them; take stage 0, or one that updates each element by itself, such as AdamW, SGD or RMSprop")
     for state in getattr(client, "state", {}).values():
         if float(state["step"]) > 0 if "step" in state else state:
-            raise ValueError(f"initialize: optimizer {name} has a state of its own already, which cannot follow to the engine; give a new "
+            raise InvalidArgument(f"initialize: optimizer {name} has a state of its own already, which cannot follow to the engine; give a new "
                              "optimizer, and load its state with load_checkpoint")
 
 
@@ -64,7 +66,7 @@ def _guard_client(optimizer: "ZeroOptimizer") -> list[Any]:
         def hook(client: Any, *_: Any) -> None:
             wrapper = owner()
             if wrapper is not None and not wrapper._client_bound:
-                raise ValueError(f"{call}: optimizer {type(client).__name__} belongs to an engine, which holds its state; call {instead}, or "
+                raise InvalidArgument(f"{call}: optimizer {type(client).__name__} belongs to an engine, which holds its state; call {instead}, or "
                                  "destroy the engine first")
         return hook
 
@@ -75,27 +77,7 @@ def _guard_client(optimizer: "ZeroOptimizer") -> list[Any]:
     return [getattr(client, register)(hook) for register, hook in guards.items() if hasattr(client, register)]
 
 
-class _ParameterOffload:
-    """What programs look at that take DeepSpeed's stage 3 hooks off while all parameters are gathered (TRL's generation).
-
-    Here a forward of gathered parameters gathers nothing, so there is nothing to take off.
-    """
-
-    def __init__(self) -> None:
-        self.module = self
-        self.forward_hooks: list[Any] = []
-        self.backward_hooks: list[Any] = []
-
-    def named_parameters(self, recurse: bool = True) -> Iterator[Any]:
-        return iter(())
-
-    ds_external_parameters = named_parameters
-
-    def _register_deepspeed_module(self, module: Any) -> None:
-        pass
-
-
-class ZeroOptimizer(torch.optim.Optimizer):
+class ZeroOptimizer(OptimizerNames, torch.optim.Optimizer):
     """Steps the engine's shards. `param_groups` are the source of lr, betas, weight decay, ... and may be changed at any time.
 
     With `client`, a torch.optim optimizer (or one with its interface) is run on this rank's fp32 shards instead of the fused
@@ -142,13 +124,13 @@ class ZeroOptimizer(torch.optim.Optimizer):
     def _bind_client(self) -> None:
         """Makes the parameters over this rank's shards that the client works on; its state, keyed by parameter, stays with them."""
         if not self._engine.core.alive:
-            raise ValueError("optimizer: the engine was destroyed")
+            raise InvalidArgument("optimizer: the engine was destroyed")
         shards = self._engine.core.client_shards()
         key = [(s.group, s.value.data_ptr(), s.value.numel()) for s in shards]
         if getattr(self, "_client_key", None) == key:
             return
         if self._client_groups and self._client.state:
-            raise ValueError("step: requires_grad of some parameters has changed, and the states of a client optimizer cannot follow "
+            raise InvalidArgument("step: requires_grad of some parameters has changed, and the states of a client optimizer cannot follow "
                              "the new layout; take an optimizer of the config, or build a new engine")
         self._client_key = key
         self._client_groups = [[] for _ in self._client.param_groups]
@@ -166,7 +148,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
         self._bind_client()
         groups = self._client.param_groups
         if len(groups) != len(self._client_groups):
-            raise ValueError("add_param_group: the groups of the optimizer are laid out in initialize; give them all there")
+            raise InvalidArgument("add_param_group: the groups of the optimizer are laid out in initialize; give them all there")
         own = [group["params"] for group in groups]
         for group, params in zip(groups, self._client_groups):
             group["params"] = params
@@ -224,14 +206,14 @@ class ZeroOptimizer(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Use engine.step(); calling this does the same without the learning rate schedule."""
         if closure is not None:
-            raise ValueError("step: closures are not supported; call engine.backward and engine.step")
+            raise InvalidArgument("step: closures are not supported; call engine.backward and engine.step")
         core = self._engine.core
         if core.begin_step():
             self._update()
         core.finish_step()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        raise ValueError("add_param_group: the groups of a Hydrofoil optimizer are laid out in initialize; give them all there")
+        raise InvalidArgument("add_param_group: the groups of a Hydrofoil optimizer are laid out in initialize; give them all there")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of this accumulation window, whatever `set_to_none` says."""
@@ -244,7 +226,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
     def _native_state(self, key: str) -> int:
         names = _C.state_names(self._kind, self._hyperparameters())
         if key not in names:
-            raise ValueError(f"unknown optimizer state {key!r}; this optimizer has {', '.join(names) or 'none'}")
+            raise UnknownState(f"unknown optimizer state {key!r}; this optimizer has {', '.join(names) or 'none'}")
         return names.index(key)
 
     def _client_pieces(self, key: str) -> list[Optional[torch.Tensor]]:
@@ -290,12 +272,12 @@ class ZeroOptimizer(torch.optim.Optimizer):
         """What state_dict() gave, on every rank; the parameters become the masters' values. Collective."""
         core, state = self._engine.core, state_dict["state"]
         if "shards" not in state:
-            raise ValueError("load_state_dict: got a state_dict that no Hydrofoil optimizer made: its 'state' has no 'shards'")
+            raise InvalidArgument("load_state_dict: got a state_dict that no Hydrofoil optimizer made: its 'state' has no 'shards'")
         if self._client is None:
             core.allocate_states()
         mine = core.owned_tensors()
         if [tensors[0].shape for tensors in mine] != [tensors[0].shape for tensors in state["shards"]]:
-            raise ValueError("load_state_dict: the state was made for other shards (world size, stage, units or model); "
+            raise InvalidArgument("load_state_dict: the state was made for other shards (world size, stage, units or model); "
                              "save_checkpoint and load_checkpoint move between them")
         core.missed_steps = state.get("missed_steps", core.missed_steps)
         self.load_hyperparameter_json(json.dumps(state_dict["param_groups"]))
@@ -318,49 +300,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
             core.load_loss_scaler(state["loss_scale"], **scaler)
         core.publish_masters()
 
-    # -- what scripts read ---------------------------------------------------------------------------------------------
-    @property
-    def loss_scale(self) -> float:
-        return self._engine.core.loss_scale
-
-    cur_scale = loss_scale
-
-    @property
-    def parameter_offload(self) -> _ParameterOffload:
-        if self._engine.zero_optimization_stage() < 3:
-            raise AttributeError("parameter_offload: of stage 3 only")
-        return _ParameterOffload()
-
-    @property
-    def overflow(self) -> bool:
-        return self._engine.core.overflow
-
-    @property
-    def dynamic_loss_scale(self) -> bool:
-        return self._engine.core.dynamic_loss_scale
-
-    @property
-    def _global_grad_norm(self) -> Optional[float]:
-        return self._engine.core.grad_norm
-
-    @property
-    def clip_grad(self) -> float:
-        return self._engine.options.gradient_clipping
-
-    def override_loss_scale(self, loss_scale: float) -> None:
-        self._engine.core.loss_scale = loss_scale
-
-    def refresh_fp32_params(self) -> None:
-        """Reads the parameters into the fp32 masters again; needed after writes through `.data`."""
-        self._engine.core.refresh_masters()
-
-    def get_lr(self) -> list[float]:
-        return [group["lr"] for group in self.param_groups]
-
-    def set_lr(self, lr: float) -> None:
-        for group in self.param_groups:
-            group["lr"] = lr
-
+    # -- hyperparameters in checkpoints ------------------------------------------------------------------------------------
     def hyperparameter_json(self) -> str:
         """Groups without their parameters, as a checkpoint keeps them."""
         return group_json(self._client.param_groups if self._client is not None else self.param_groups, report=True)
@@ -369,7 +309,7 @@ class ZeroOptimizer(torch.optim.Optimizer):
         groups = self._client.param_groups if self._client is not None else self.param_groups
         saved = json.loads(text)
         if len(saved) != len(groups):
-            raise ValueError(f"load_checkpoint: got {len(saved)} parameter groups in the checkpoint, the optimizer has {len(groups)}")
+            raise InvalidArgument(f"load_checkpoint: got {len(saved)} parameter groups in the checkpoint, the optimizer has {len(groups)}")
         for group, values in zip(groups, saved):
             for name, value in values.items():
                 if isinstance(group.get(name), torch.Tensor):

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional, Union
 import torch
 
 from hydrofoil import _C, _modules
-from hydrofoil._config import config_text
+from hydrofoil._config import resolve
 from hydrofoil._trace import trace_costs
 
 __all__ = ["plan"]
@@ -28,7 +28,7 @@ def plan(model: torch.nn.Module, config: Any, world_size: int = 1, num_nodes: in
     world_size, num_nodes = _count("world_size", world_size, _MOST_RANKS), _count("num_nodes", num_nodes, _MOST_RANKS)
     device = next((p.device.type for p in model.parameters()), "cpu")
     cpu_device = device in ("cpu", "meta") and not (device == "meta" and torch.cuda.is_available())
-    options = _C.resolve_config(config_text(config), world_size, cpu_device)
+    options = resolve(config, world_size, cpu_device)
     modules, nodes, names, parameters = _modules.describe(model, options.unit_names, need_values=False)
     table = [(name, p.numel(), _dtype(p), p.requires_grad) for name, p in zip(names, parameters)]
     costs = trace_costs(model, modules, _model_dtype(options), step) if step is not None else []

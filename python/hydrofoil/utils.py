@@ -13,6 +13,7 @@ import torch
 
 from hydrofoil import _C
 from hydrofoil.dataloader import RepeatingLoader
+from hydrofoil.errors import InvalidArgument
 from hydrofoil.leaf_modules import (
     get_z3_leaf_modules,
     set_z3_leaf_module,
@@ -25,7 +26,7 @@ from hydrofoil.leaf_modules import (
 )
 
 __all__ = [
-    "OnDevice", "RepeatingLoader", "cast_floating", "clone_tensors_for_torch_save", "get_z3_leaf_modules", "instrument_w_nvtx", "is_compile_supported",
+    "OnDevice", "RepeatingLoader", "cast_floating", "clone_tensors_for_torch_save", "get_caller_func", "get_z3_leaf_modules", "instrument_w_nvtx", "is_compile_supported",
     "log_dist", "log_dist_once", "logger", "move_to_device", "safe_get_full_fp32_param", "safe_get_full_grad", "safe_get_full_optimizer_state",
     "safe_get_local_fp32_param", "safe_get_local_grad", "safe_get_local_optimizer_state", "safe_set_full_fp32_param", "safe_set_full_grad",
     "safe_set_full_optimizer_state", "safe_set_local_fp32_param", "safe_set_local_grad", "safe_set_local_optimizer_state",
@@ -107,7 +108,7 @@ def log_dist_once(message: str, ranks: Optional[list[int]] = None, level: int = 
 def set_log_level_from_string(log_level: str, custom_logger: Optional[logging.Logger] = None) -> None:
     """debug, info, warning, error or critical."""
     if not isinstance(log_level, str) or log_level.upper() not in _LEVELS:
-        raise ValueError(f"log level: got {log_level!r}, expected debug, info, warning, error or critical")
+        raise InvalidArgument(f"log level: got {log_level!r}, expected debug, info, warning, error or critical")
     (custom_logger or logger).setLevel(log_level.upper())
 
 
@@ -120,6 +121,11 @@ def instrument_w_nvtx(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return ranged
+
+
+def get_caller_func(frame: int = 3) -> str:
+    """The name of the function that many calls up."""
+    return sys._getframe(frame).f_code.co_name
 
 
 def is_compile_supported() -> bool:
@@ -173,34 +179,45 @@ def cast_floating(value: Any, dtype: torch.dtype) -> Any:
     return _map_tensors(value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
+def _is_trained(param: torch.Tensor) -> bool:
+    """Whether an engine has a master of the parameter: not of frozen ones, nor of other tensors."""
+    return getattr(param, "_hydrofoil_engine", None) is not None and param.requires_grad
+
+
 def _place(param: torch.Tensor) -> tuple[_C.Engine, int]:
     core = getattr(param, "_hydrofoil_engine", None)
     if core is None:
-        raise ValueError("the tensor is no parameter of a Hydrofoil engine")
+        raise InvalidArgument("the tensor is no parameter of a Hydrofoil engine")
     return core, core.find_parameter(param)
 
 
 def _optimizer(core: _C.Engine) -> Any:
     optimizer = getattr(core, "optimizer", lambda: None)()
     if optimizer is None:
-        raise ValueError("the engine has no optimizer, and so no optimizer states")
+        raise InvalidArgument("the engine has no optimizer, and so no optimizer states")
     return optimizer
 
 
-def safe_get_full_fp32_param(param: torch.Tensor) -> torch.Tensor:
-    """Full fp32 master value; collective."""
+def safe_get_full_fp32_param(param: torch.Tensor) -> Optional[torch.Tensor]:
+    """Full fp32 master value; None, as from the other getters, of what no engine trains (frozen parameters, other tensors). Collective."""
+    if not _is_trained(param):
+        return None
     core, index = _place(param)
     return core.full_master(index)
 
 
 def safe_get_full_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
     """Full reduced gradient in fp32, loss scale removed; None where this window has not reduced it. Collective."""
+    if not _is_trained(param):
+        return None
     core, index = _place(param)
     return core.full_gradient(index)
 
 
-def safe_get_full_optimizer_state(param: torch.Tensor, optim_state_key: str) -> torch.Tensor:
+def safe_get_full_optimizer_state(param: torch.Tensor, optim_state_key: str) -> Optional[torch.Tensor]:
     """Full fp32 optimizer state by the optimizer's own name for it (exp_avg, momentum_buffer, ...); collective."""
+    if not _is_trained(param):
+        return None
     core, index = _place(param)
     return _optimizer(core).full_state(core, index, optim_state_key)
 
@@ -224,26 +241,26 @@ def safe_set_full_optimizer_state(param: torch.Tensor, value: torch.Tensor, opti
 def _sharded_place(param: torch.Tensor) -> tuple[_C.Engine, int]:
     core, index = _place(param)
     if core.zero_stage != 3:
-        raise ValueError("safe_get_local and safe_set_local need zero_optimization.stage 3; below it use the _full_ twins")
+        raise InvalidArgument("safe_get_local and safe_set_local need zero_optimization.stage 3; below it use the _full_ twins")
     return core, index
 
 
-def safe_get_local_fp32_param(param: torch.Tensor) -> torch.Tensor:
+def safe_get_local_fp32_param(param: torch.Tensor) -> Optional[torch.Tensor]:
     """This rank's part of the fp32 master: a 1-D copy in the parameter's memory order, possibly empty. Not collective."""
     core, index = _sharded_place(param)
-    return core.local_master(index)
+    return core.local_master(index) if param.requires_grad else None
 
 
 def safe_get_local_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
     """This rank's part of the reduced gradient in fp32, loss scale removed; None where this window has not reduced it."""
     core, index = _sharded_place(param)
-    return core.local_gradient(index)
+    return core.local_gradient(index) if param.requires_grad else None
 
 
-def safe_get_local_optimizer_state(param: torch.Tensor, optim_state_key: str) -> torch.Tensor:
+def safe_get_local_optimizer_state(param: torch.Tensor, optim_state_key: str) -> Optional[torch.Tensor]:
     """This rank's part of an optimizer state of the engine's own optimizers."""
     core, index = _sharded_place(param)
-    return core.local_state(index, _optimizer(core)._native_state(optim_state_key))
+    return core.local_state(index, _optimizer(core)._native_state(optim_state_key)) if param.requires_grad else None
 
 
 def safe_set_local_fp32_param(param: torch.Tensor, value: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 #include "bindings.h"
 #include "hydrofoil/comm/comm_log.h"
+#include "hydrofoil/config/load.h"
 #include "hydrofoil/engine/build_engine.h"
 #include "hydrofoil/engine/engine_options.h"
 
@@ -116,6 +117,10 @@ void bind_config(py::module_& module) {
       },
       py::arg("text_or_path"), py::arg("world_size"), py::arg("cpu_device"), no_gil,
       "Resolves JSON text, the path of a file, or base64 of JSON text for `world_size` ranks. Raises ValueError.");
+  module.def(
+      "config_json",
+      [](const std::string& text_or_path) { return config::to_json(config::load_config(text_or_path).root); },
+      py::arg("text_or_path"), no_gil, "What resolve_config() reads, comments and all, as strict JSON text.");
   module.def(
       "explain_config",
       [](const std::string& text_or_path, int world_size, bool cpu_device) {

@@ -6,7 +6,9 @@
 namespace hydrofoil::python {
 namespace {
 
-PyObject* comm_error = nullptr;  // owned by the module for the life of the process
+// Owned by the module for the life of the process.
+PyObject* comm_error = nullptr;
+PyObject* invalid_argument = nullptr;
 
 void translate(std::exception_ptr error) {
   try {
@@ -14,7 +16,7 @@ void translate(std::exception_ptr error) {
   } catch (const CommError& e) {
     PyErr_SetString(comm_error, e.what());
   } catch (const InvalidArgument& e) {
-    PyErr_SetString(PyExc_ValueError, e.what());
+    PyErr_SetString(invalid_argument, e.what());
   } catch (const SystemError& e) {
     PyErr_SetString(PyExc_OSError, e.what());
   } catch (const Error& e) {
@@ -29,6 +31,12 @@ void bind_errors(py::module_& module) {
                                          "A collective failed: a deadline passed, a rank died, or the ranks disagree.",
                                          PyExc_RuntimeError, nullptr);
   module.attr("CommError") = py::handle(comm_error);
+  // DeepSpeed asserts most of what it checks: programs that catch its AssertionError catch this one.
+  const py::tuple bases = py::make_tuple(py::handle(PyExc_ValueError), py::handle(PyExc_AssertionError));
+  invalid_argument = PyErr_NewExceptionWithDoc("hydrofoil.InvalidArgument",
+                                               "What a caller can cause: a wrong value, key, size or order of calls.",
+                                               bases.ptr(), nullptr);
+  module.attr("InvalidArgument") = py::handle(invalid_argument);
   py::register_exception_translator([](std::exception_ptr error) { translate(error); });
 }
 

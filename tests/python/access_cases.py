@@ -109,7 +109,8 @@ def gathered_errors() -> None:
         raises(RuntimeError, lambda: weight.sum().item(), "is released")
         models.assert_equal(models.full_state(engine), first)
     raises(TypeError, lambda: GatheredParameters([weight, "weight"]), "str")
-    raises(TypeError, lambda: GatheredParameters(torch.zeros(3)), "Parameter")
+    with GatheredParameters([torch.zeros(3), None, weight]), GatheredParameters(None):  # what is not sharded is left as it is
+        assert weight.numel()
     raises(ValueError, lambda: GatheredParameters(weight, modifier_rank=world_size()).__enter__(), "modifier_rank", str(world_size()))
     with GatheredParameters([nn.Parameter(torch.ones(2))], modifier_rank=0) as _:  # an ordinary one: nothing to do
         pass
@@ -360,10 +361,12 @@ def full_values(stage: int) -> None:
                 for key in ("exp_avg", "exp_avg_sq"):
                     assert torch.allclose(utils.safe_get_full_optimizer_state(mine, key), optimizer.state[theirs][key], rtol=1e-3,
                                           atol=1e-6), (name, key)
-    raises(ValueError, lambda: utils.safe_get_full_fp32_param(engine.module.frozen.weight), "frozen.weight", "frozen")
+    assert utils.safe_get_full_fp32_param(engine.module.frozen.weight) is None
+    raises(ValueError, lambda: utils.safe_set_full_fp32_param(engine.module.frozen.weight, torch.zeros(12, 12)), "frozen.weight", "frozen")
     raises(ValueError, lambda: utils.safe_get_full_optimizer_state(engine.module.head.weight, "momentum_buffer"), "exp_avg_sq",
            "momentum_buffer")
-    raises(ValueError, lambda: utils.safe_get_full_grad(torch.zeros(3)), "Hydrofoil")
+    assert utils.safe_get_full_grad(torch.zeros(3)) is None
+    raises(ValueError, lambda: utils.safe_set_full_grad(torch.zeros(3), torch.zeros(3)), "Hydrofoil")
     engine.destroy()
 
 

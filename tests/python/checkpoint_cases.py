@@ -278,7 +278,7 @@ def within_a_window(stage: int, directory: str) -> None:
 
 def tags_and_latest(directory: str) -> None:
     engine = _make(1)
-    assert engine.load_checkpoint(directory) == (None, {})
+    assert engine.load_checkpoint(directory) == (None, None)
     models.train(engine, 1)
     engine.save_checkpoint(directory)
     models.train(engine, 1, first=1)

@@ -80,9 +80,49 @@ def attributes_under_init() -> None:
     sizes = [None] * models.world_size()
     torch.distributed.all_gather_object(sizes, weight.ds_tensor.numel())
     assert sum(sizes) == 35
+    handle = weight.all_gather_coalesced([weight, linear.bias])
+    handle.wait()
+    assert linear.bias.ds_status == ZeroParamStatus.AVAILABLE and weight.aligned_size() == 35 and weight.padding_size() == 0
+    weight.partition([weight, linear.bias])
+    with pytest.raises(NotImplementedError, match="partition_gradients"):
+        weight.partition_gradients([weight])
     weight.all_gather()
     assert weight.ds_status == ZeroParamStatus.AVAILABLE and torch.isfinite(weight).all()
     weight.partition()
+
+
+def init_arguments() -> None:
+    """Each argument of zero.Init: of all ranks it is accepted, of some an error; a name that does not exist a TypeError."""
+    everyone, alone = torch.distributed.group.WORLD, torch.distributed.new_group([0])
+    for accepted in ({"data_parallel_group": everyone}, {"sequence_data_parallel_group": everyone}, {"remote_device": "cpu", "pin_memory": True},
+                     {"mem_efficient_linear": False, "zero_quantized_weights": False}):
+        with zero.Init(**accepted):
+            assert nn.Linear(5, 7).weight.ds_shape == (7, 5)
+    for refused in ({"zero_quantized_weights": True}, {"param_swapper": object()}, {"remote_device": "nvme"}, {"mpu": object()},
+                    *([{"data_parallel_group": alone}] if models.world_size() > 1 and models.rank() == 0 else [])):
+        with pytest.raises(NotImplementedError, match="zero.Init"):
+            zero.Init(**refused)
+    with pytest.raises(TypeError, match="no_such_argument"):
+        zero.Init(no_such_argument=1)
+
+
+def forgotten_engine(stage: int) -> None:
+    """An engine that the program has dropped without destroy() lets go of the model at the next initialize."""
+    model = models.plain()
+    weight = model.head.weight
+    engine = hydrofoil.initialize(model=model, config=models.config(stage))[0]
+    models.train(engine, 1)
+    expected = utils.safe_get_full_fp32_param(weight)
+    with pytest.raises(ValueError, match="belongs to an engine already"):  # while it lives
+        hydrofoil.initialize(model=model, config=models.config(stage))
+    models.train(engine, 0)  # no harm done
+    del engine
+    again = hydrofoil.initialize(model=model, config=models.config(stage))[0]
+    torch.testing.assert_close(utils.safe_get_full_fp32_param(weight), expected, rtol=0, atol=0)
+    models.train(again, 1)
+    again.destroy(gather=True)
+    again.destroy()  # again: nothing happens
+    assert weight.isfinite().all()
 
 
 def local_parts() -> None:
@@ -112,8 +152,12 @@ def local_parts() -> None:
     with pytest.raises(ValueError, match="elements, expected this rank's"):
         utils.safe_set_local_fp32_param(engine.module.bias, torch.zeros(99))
     frozen = engine.module.frozen.weight
+    for get in (utils.safe_get_local_fp32_param, utils.safe_get_local_grad, utils.safe_get_full_fp32_param, utils.safe_get_full_grad):
+        assert get(frozen) is None
+    assert utils.safe_get_full_optimizer_state(frozen, "exp_avg") is utils.safe_get_local_optimizer_state(frozen, "exp_avg") is None
+    assert utils.safe_get_full_fp32_param(torch.zeros(2)) is None
     with pytest.raises(ValueError, match="is frozen"):
-        utils.safe_get_local_fp32_param(frozen)
+        utils.safe_set_local_fp32_param(frozen, torch.zeros(0))
     with pytest.raises(ValueError, match="need zero_optimization.stage 3"):
         utils.safe_get_local_fp32_param(_engine(1).module.bias)
 
@@ -186,7 +230,7 @@ def coalesced(stage: int) -> None:
     torch.testing.assert_close(utils.safe_get_full_grad(engine.module.scale), utils.safe_get_full_grad(twin.module.scale), rtol=1e-4, atol=1e-6)
     engine.step()
     assert engine.global_steps == 1
-    with pytest.raises(ValueError, match="got ZeRO stage 0"):
+    with pytest.raises(NotImplementedError, match="got ZeRO stage 0"):
         with _engine(0).coalesce_grad_reduction():
             pass
 

@@ -78,6 +78,17 @@ def test_operators_say_whether_they_are_built() -> None:
     assert deepspeed.ops.__compatible_ops__["cpu_adam"]
 
 
+def test_modules_that_programs_import_by_their_path() -> None:
+    from deepspeed.profiling.flops_profiler.profiler import get_model_profile
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.utils import ZeRORuntimeException
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    assert isinstance(LossScaler, type) and isinstance(fragment_address, type)  # for torch.serialization.add_safe_globals
+    assert get_model_profile is hydrofoil.profiling.flops_profiler.get_model_profile and issubclass(ZeRORuntimeException, RuntimeError)
+    assert deepspeed.utils.get_caller_func(1) == "test_modules_that_programs_import_by_their_path"
+
+
 def test_versions() -> None:
     assert deepspeed.__version__.endswith("+hydrofoil")
     assert (deepspeed.__version_major__, deepspeed.__version_minor__) >= (0, 18)

@@ -12,6 +12,7 @@ from torch import nn
 
 import hydrofoil
 from hydrofoil import utils
+from hydrofoil.config import OffloadStateTypeEnum
 from tests.support.world import world
 
 CASES = "tests.python.drop_in_cases:"
@@ -31,6 +32,15 @@ def test_attributes_of_sharded_parameters(size: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_local_parts(size: int) -> None:
     world(size).run(CASES + "local_parts")
+
+
+def test_arguments_of_init() -> None:
+    world(2).run(CASES + "init_arguments")
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_forgotten_engine(stage: int) -> None:
+    world(2).run(CASES + "forgotten_engine", stage=stage)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
@@ -75,6 +85,54 @@ def test_config_getters(tmp_path: Path) -> None:
         assert engine.optimizer_params() == {"lr": 0.5} and engine.scheduler_params() is None and engine.initial_dynamic_scale() == 65536
         assert not engine.elasticity_enabled() and engine.curriculum_learning_config() == {} and engine.zero_offload_param() is None
         engine.destroy()
+
+
+def test_a_config_file_with_comments_has_getters(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text('{ # a comment\n"train_micro_batch_size_per_gpu": 1, // another\n"optimizer": {"type": "AdamW", "params": {"lr": 0.5,}},\n}')
+    engine = hydrofoil.initialize(model=nn.Linear(2, 2), config=str(path))[0]
+    assert engine.optimizer_params() == {"lr": 0.5} and engine._config.optimizer_params == {"lr": 0.5}
+    engine.destroy()
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_names_of_the_engine_and_the_optimizer(stage: int) -> None:
+    """The public names of DeepSpeed's engine and wrapper (reference 3.2, 3.3): a value, or an error that names the feature."""
+    values = {"train_micro_batch_size_per_gpu": 1, "optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": stage, "reduce_bucket_size": 7},
+              "fp16": {"enabled": True, "initial_scale_power": 4}, "communication_data_type": "fp32"}
+    engine, optimizer, _, _ = hydrofoil.initialize(model=nn.Linear(2, 2), config=values)
+    assert engine.loss_scale == optimizer.loss_scaler.cur_scale == 16.0 and engine.loss_scale() == 0.0 and optimizer.needs_scaler()
+    assert engine.communication_data_type == torch.float32 and engine.get_type() == [0.0] and engine.get_pld_theta() is None
+    assert engine.checkpoint_tag_validation_enabled() is True and not engine.checkpoint_tag_validation_fail()
+    assert engine.dynamic_loss_scale_args() == {"init_scale": 16, "scale_window": 1000, "min_scale": 1, "delayed_shift": 2, "consecutive_hysteresis": False}
+    assert engine.mpu is None and not engine.has_moe_layers and engine.is_map_style_dataset([1]) and engine.gradient_average
+    config = engine._config
+    assert config.zero_config.stage == stage == config.zero_optimization_stage and config.zero_config.reduce_bucket_size == 7
+    assert config.zero_enabled is (stage > 0) and config.train_batch_size == 1 and config.load_universal_checkpoint is False
+    with pytest.raises(AttributeError, match="neither an option nor a config getter"):
+        config.no_such_name
+    engine.offload_states(include=[OffloadStateTypeEnum.optim_states])  # a CPU rank's states are there
+    engine.reload_states()
+    with pytest.raises(ValueError, match="include: got 'x'"):
+        optimizer.offload_states(include=["x"])
+    with pytest.raises(NotImplementedError, match="to nvme: offload"):
+        engine.offload_states(device="nvme")
+    assert optimizer.is_gradient_accumulation_boundary and len(optimizer.bit16_groups[0]) == 2
+    assert optimizer.scale_if_loss("no loss") == "no loss" and optimizer.scale_if_loss(torch.tensor(2.0)).item() == 32.0
+    engine.zero_grad()
+    for owner, name, feature in ((engine, "checkpoint_engine", "checkpoint engine"), (engine, "losses", "sum of losses"),
+                                 (optimizer, "fp32_groups_flat", "flat buffers"), (optimizer, "single_partition_of_fp32_groups", "safe_get_")):
+        assert not hasattr(owner, name)
+        with pytest.raises(NotImplementedError, match=feature):
+            getattr(owner, name)
+    for name in ("load_moe_state_dict", "register_compile_pass", "sparse_allreduce", "set_data_post_process_func", "allreduce_bucket"):
+        with pytest.raises(NotImplementedError, match=f"{name}: .* not built in Hydrofoil yet"):
+            getattr(engine, name)()
+    with pytest.raises(AttributeError, match="no_such_name"):
+        optimizer.no_such_name
+    engine.compile(backend="eager", compile_kwargs={"dynamic": False})
+    assert engine.is_compiled and engine.get_compile_time() == []
+    engine.destroy()
 
 
 def test_helpers() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Iterator, Optional
 
 import torch
 
+from hydrofoil.errors import InvalidAccess, InvalidArgument, InvalidType
 from hydrofoil.zero.estimate import (
     estimate_zero2_model_states_mem_needs,
     estimate_zero2_model_states_mem_needs_all_cold,
@@ -44,7 +45,8 @@ class GatheredParameters:
     """Makes sharded parameters readable inside; with `modifier_rank`, what that rank writes becomes every rank's value.
 
     Collective: every rank enters with the same parameters. A write without `modifier_rank` raises ValueError on exit.
-    Parameters that are not sharded, and those of no engine, are left as they are.
+    Parameters that are not sharded, those of no engine, other tensors and None are left as they are. `fwd_module` needs nothing: see
+    register_external_parameter.
     """
 
     def __init__(self, params: Any, modifier_rank: Optional[int] = None, fwd_module: Optional[torch.nn.Module] = None,
@@ -52,14 +54,14 @@ class GatheredParameters:
         self._params: list[torch.Tensor] = []
         self._modifier_rank = modifier_rank
         if enabled:
-            items = [params] if isinstance(params, torch.Tensor) else list(params)
+            items = [params] if isinstance(params, torch.Tensor) or params is None else list(params)
             for item in items:
-                if not isinstance(item, torch.nn.Parameter):
-                    raise TypeError(f"GatheredParameters: got a {type(item).__name__}, expected parameters (torch.nn.Parameter)")
+                if item is not None and not isinstance(item, torch.Tensor):
+                    raise InvalidType(f"GatheredParameters: got a {type(item).__name__}, expected parameters (torch.nn.Parameter), other tensors or None")
             world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
             if modifier_rank is not None and not 0 <= modifier_rank < world_size:
-                raise ValueError(f"GatheredParameters: modifier_rank: got {modifier_rank}, expected 0 to {world_size - 1}")
-            self._params = list({id(p): p for p in items}.values())
+                raise InvalidArgument(f"GatheredParameters: modifier_rank: got {modifier_rank}, expected 0 to {world_size - 1}")
+            self._params = list({id(p): p for p in items if isinstance(p, torch.nn.Parameter)}.values())
 
     def __enter__(self) -> "GatheredParameters":
         self._cores: dict[int, tuple[Any, list[int]]] = {}
@@ -93,5 +95,7 @@ class GatheredParameters:
 
 def register_external_parameter(module: torch.nn.Module, parameter: torch.nn.Parameter) -> None:
     """Nothing to do: a parameter of another module that is read in a forward is noticed and gathered by itself."""
+    if not isinstance(parameter, torch.nn.Parameter):
+        raise InvalidAccess(f"register_external_parameter: got a {type(parameter).__name__}, expected a torch.nn.Parameter")
 
 

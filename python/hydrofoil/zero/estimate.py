@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from hydrofoil import _C, _modules
+from hydrofoil.errors import InvalidArgument
 
 __all__ = [
     "estimate_zero2_model_states_mem_needs", "estimate_zero2_model_states_mem_needs_all_cold",
@@ -77,7 +78,7 @@ def estimate_zero3_model_states_mem_needs(total_params: int, largest_layer_param
 def _parts(total_params: int, largest_layer_params: int) -> list[int]:
     """The model in layers of the largest one's size."""
     if not 0 < largest_layer_params <= total_params:
-        raise ValueError(f"largest_layer_params: got {largest_layer_params}, expected 1 to total_params, {total_params}")
+        raise InvalidArgument(f"largest_layer_params: got {largest_layer_params}, expected 1 to total_params, {total_params}")
     most_parts = 10_000
     count = min(total_params // largest_layer_params, most_parts)
     parts = [largest_layer_params] * count

@@ -10,7 +10,7 @@ from typing import Any, Callable, ItemsView, Iterator, Optional
 import torch
 
 from hydrofoil import _C, comm
-from hydrofoil._config import config_text
+from hydrofoil._config import resolve
 
 __all__ = ["Init"]
 
@@ -85,9 +85,15 @@ class Init:
 
     def __init__(self, module: Optional[torch.nn.Module] = None, data_parallel_group: Any = None, mem_efficient_linear: bool = True,
                  remote_device: Optional[str] = None, pin_memory: bool = False, config_dict_or_path: Any = None, config: Any = None,
-                 enabled: bool = True, dtype: Optional[torch.dtype] = None, mpu: Any = None, **unsupported: Any) -> None:
-        if data_parallel_group is not None or mpu is not None:
-            raise NotImplementedError("zero.Init: data_parallel_group and mpu are not yet supported; it shards over all ranks")
+                 enabled: bool = True, dtype: Optional[torch.dtype] = None, mpu: Any = None, zero_param_parallel_group: Any = None,
+                 zero_quantized_weights: bool = False, zero_quantized_nontrainable_weights: bool = False, sequence_data_parallel_group: Any = None,
+                 param_swapper: Any = None, tensor_overrides: Any = None) -> None:
+        groups = [group for group in (data_parallel_group, sequence_data_parallel_group) if group is not None]
+        if mpu is not None or any(torch.distributed.get_world_size(group) != torch.distributed.get_world_size() for group in groups):
+            raise NotImplementedError("zero.Init: groups of some ranks, and mpu, are not yet supported; it shards over all ranks")
+        unsupported = {"zero_param_parallel_group": zero_param_parallel_group, "zero_quantized_weights": zero_quantized_weights,
+                       "zero_quantized_nontrainable_weights": zero_quantized_nontrainable_weights, "param_swapper": param_swapper,
+                       "tensor_overrides": tensor_overrides}
         if remote_device not in (None, "none", "cpu"):
             raise NotImplementedError(f"zero.Init: remote_device: got {remote_device!r}, expected None, 'none' or 'cpu'")
         active = [name for name, value in unsupported.items() if value]
@@ -123,7 +129,7 @@ class Init:
     def _read_config(self, config: Any) -> None:
         if config is None:
             return
-        options = _C.resolve_config(config_text(config), torch.distributed.get_world_size(), True)
+        options = resolve(config, torch.distributed.get_world_size(), True)
         self._enabled = options.zero_stage == 3
         self._timeout_s, self._backend = options.collective_timeout_s, options.comm_backend
         if self._dtype is None:

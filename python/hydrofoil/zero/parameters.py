@@ -90,6 +90,27 @@ def _partition(parameter: torch.Tensor, param_list: Any = None, hierarchy: int =
             access.__exit__(None, None, None)
 
 
+class _Gathered:
+    """What all_gather_coalesced() returns: the values are there already."""
+
+    def wait(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def _all_gather_coalesced(params: Any, *_: Any, **__: Any) -> _Gathered:
+    """all_gather() of each. Collective."""
+    for each in params:
+        _all_gather(each)
+    return _Gathered()
+
+
+def _not_built(name: str) -> Any:
+    def call(*_: Any, **__: Any) -> None:
+        raise NotImplementedError(f"parameter.{name}: the engine reduces gradients by unit; this step of DeepSpeed's is not built in Hydrofoil")
+
+    return lambda parameter: call
+
+
 _ATTRIBUTES = {
     "ds_id": _id,
     "ds_shape": lambda parameter: parameter.shape,
@@ -105,6 +126,11 @@ _ATTRIBUTES = {
     "ds_summary": lambda parameter: lambda: _summary(parameter),
     "all_gather": lambda parameter: lambda *args, **kwargs: _all_gather(parameter, *args, **kwargs),
     "partition": lambda parameter: lambda *args, **kwargs: _partition(parameter, *args, **kwargs),
+    "all_gather_coalesced": lambda parameter: _all_gather_coalesced,
+    "aligned_size": lambda parameter: parameter.numel,
+    "padding_size": lambda parameter: lambda: 0,  # of a parameter: what fills a unit's last shard is nobody's
+    "reduce_gradients_at_owner": _not_built("reduce_gradients_at_owner"),
+    "partition_gradients": _not_built("partition_gradients"),
     "partition_numel": lambda parameter: lambda: _tensor(parameter).numel(),
 }
 
