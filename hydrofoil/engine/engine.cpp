@@ -106,11 +106,11 @@ void Engine::own_observers(std::shared_ptr<comm::CommLog> comm_log, std::unique_
   if (trace_) trace_->begin_step(runtime_->gather_group(), counters_.global_steps + 1);
 }
 
-void Engine::destroy(bool gather) {
+std::vector<std::shared_ptr<zero::InitialShard>> Engine::destroy(bool gather) {
   trace_.reset();
   if (boundaries_ != nullptr) boundaries_->attach(nullptr);
   boundaries_ = nullptr;
-  runtime_->destroy(gather);
+  return runtime_->destroy(gather);
 }
 
 void Engine::configure_rounds() {

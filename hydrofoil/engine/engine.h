@@ -164,8 +164,9 @@ class Engine {
   [[nodiscard]] const std::shared_ptr<comm::CommLog>& comm_log() const { return comm_log_; }
 
   // Returns all hooks and memory; the engine can do nothing more. `gather`: parameters that are sharded become ordinary
-  // ones (collective), else they stay released.
-  void destroy(bool gather = false);
+  // ones (collective). Else they stay released, and what is returned, one for each parameter, keeps their shards for
+  // the next engine (RuntimeParameter::initial_shard), or drops them.
+  std::vector<std::shared_ptr<zero::InitialShard>> destroy(bool gather = false);
 
  private:
   void configure_rounds();

@@ -276,6 +276,10 @@ void FlatGroup::write_back() {
   note_versions();
 }
 
+void FlatGroup::forget_parameters() {
+  for (auto& slot : slots_) slot.parameter = slot.parameter.detach();  // which shares the version counter
+}
+
 bool FlatGroup::in_its_storage(size_t i) const {
   return slots_[i].parameter.storage().unsafeGetStorageImpl() == storages_[i].flat().storage().unsafeGetStorageImpl();
 }

@@ -94,6 +94,9 @@ class FlatGroup {
   void note_versions();
   // The master becomes exactly the model's value.
   void refresh_master();
+  void drop_master() { owned_master_.reset(); }
+  // From here on the parameters are the program's to free: of each only its storage and its version counter are kept.
+  void forget_parameters();
   // shared(): what was written into the parameters here shows the owners' values again. Else nothing.
   void discard_writes();
 

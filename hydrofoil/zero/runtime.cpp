@@ -28,8 +28,7 @@ class Runtime::Ownership {
     const void* parameter = info.parameter.unsafeGetTensorImpl();
     const std::lock_guard lock(mutex_);
     HYDROFOIL_CHECK_ARG(all_.insert(parameter).second, "initialize", "parameter ", info.name,
-                        " belongs to an engine already; call destroy() of that engine before, at stage 3 "
-                        "destroy(gather=True)");
+                        " belongs to an engine already; call destroy() of that engine before");
     own_.push_back(parameter);
   }
 
@@ -117,6 +116,7 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   }
   options_.reduction.join_divergent_units = options_.reduction.join_divergent_units && options_.sharding.parameters;
   if (options_.reduction.join_divergent_units) {  // not before: the units may share memory over the plain group
+    plain_gather_group_ = gather_group_;
     gather_group_ = comm::make_joining_group(
         gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
   }
@@ -146,6 +146,7 @@ void Runtime::build_unit(size_t u) {
     grouped[{dtype, trainable}].push_back({p, info.name, info.parameter, 0, 0, info.optimizer_group, missed_steps_[p]});
   }
   for (auto& [key, slots] : grouped) {
+    std::vector<std::shared_ptr<InitialShard>> gathered_together;
     auto group = std::make_unique<FlatGroup>(unit.name, std::move(slots), key.first, key.second, options_.sharding,
                                              gather_group_, arena_, slice_arena_.get());
     bool broadcast = false;
@@ -154,7 +155,11 @@ void Runtime::build_unit(size_t u) {
       if (info.initial_shard != nullptr) {
         info.initial_shard->gather();
         group->adopt(i, values_in_memory_order(info.parameter));
-        info.initial_shard->retire();
+        if (info.initial_shard->alone()) {
+          info.initial_shard->retire();
+        } else {
+          gathered_together.push_back(std::move(info.initial_shard));
+        }
         info.initial_shard.reset();
         continue;
       }
@@ -165,6 +170,7 @@ void Runtime::build_unit(size_t u) {
       broadcast = true;
       group->adopt(i, values);
     }
+    for (const auto& shard : gathered_together) shard->retire();
     group->finish(gather_group_, broadcast);
     unit.groups.push_back(std::move(group));
   }
@@ -447,8 +453,8 @@ void Runtime::require_alive(const char* function) const {
   HYDROFOIL_CHECK_ARG(alive(), function, "the engine was destroyed");
 }
 
-void Runtime::destroy(bool gather) {
-  if (!alive()) return;
+std::vector<std::shared_ptr<InitialShard>> Runtime::destroy(bool gather) {
+  if (!alive()) return {};
   alive_.reset();
   hooks_.clear();
   gatherer_->on_backward({});
@@ -464,20 +470,30 @@ void Runtime::destroy(bool gather) {
   gatherer_->release_retained();
   reducer_.reset();
   gatherer_.reset();
+  std::vector<std::shared_ptr<InitialShard>> shards(parameters_.size());
   for (auto& unit : units_) {
-    for (auto& group : unit->groups) group->abandon();
+    unit->buckets.clear();
+    for (auto& group : unit->groups) {
+      if (gather || !group->sharded()) continue;
+      std::vector<int64_t> of_slots;
+      for (const auto& slot : group->slots()) of_slots.push_back(slot.index);
+      const auto left = InitialShard::left_by_engine(std::move(group), plain_gather_group_.value_or(gather_group_));
+      for (size_t i = 0; i < left.size(); ++i) shards[of_slots[i]] = left[i];
+    }
   }
   units_.clear();
   // What stays with the user may keep the shared memory mapped: the rest of it goes back now.
   arena_->trim();
   if (permanent_arena_ != nullptr) permanent_arena_->trim();
   gather_group_ = comm::Group();
+  plain_gather_group_.reset();
   reduce_group_ = comm::Group();
   memory::trim_host_allocator();
   ownership_.reset();
   parameters_.clear();
   index_.clear();
   unit_of_storage_.clear();
+  return shards;
 }
 
 }  // namespace hydrofoil::zero

@@ -28,7 +28,7 @@ struct RuntimeParameter {
   std::string name;
   at::Tensor parameter;
   int optimizer_group = 0;                      // -1: in none, the parameter cannot be trained
-  std::shared_ptr<InitialShard> initial_shard;  // of zero.Init: the parameter is sharded already; else null
+  std::shared_ptr<InitialShard> initial_shard;  // the parameter is sharded already; else null
 };
 
 struct RuntimeOptions {
@@ -179,8 +179,9 @@ class Runtime {
   // Collective.
   void set_master(int64_t parameter, const at::Tensor& value);
 
-  // Returns hooks and memory. `gather`: sharded parameters become ordinary again (collective), else they stay released.
-  void destroy(bool gather);
+  // Returns hooks and memory. `gather`: sharded parameters become ordinary again (collective). Else they stay released,
+  // and their shards are what is returned, one for each of parameters(): for the next engine, or to be dropped.
+  std::vector<std::shared_ptr<InitialShard>> destroy(bool gather);
   [[nodiscard]] bool alive() const { return alive_ != nullptr; }
   // Throws InvalidArgument "[function] ..." after destroy().
   void require_alive(const char* function) const;
@@ -218,6 +219,7 @@ class Runtime {
   std::vector<ModuleNode> modules_;
   RuntimeOptions options_;
   comm::Group gather_group_;
+  std::optional<comm::Group> plain_gather_group_;  // where gather_group_ joins ranks that part ways: the one under it
   comm::Group reduce_group_;
   std::shared_ptr<memory::Arena> arena_;
   // Where peers can read what lies there, else null: buckets that stay, owned slices of parameters.

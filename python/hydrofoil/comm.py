@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import itertools
 import os
 import sys
 import weakref
 from datetime import timedelta
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import torch
 import torch.distributed as _dist
@@ -270,9 +271,25 @@ class EngineGroups:
         self.gather, self.reduce = _C.connect(
             _dist.get_rank(), _dist.get_world_size(), store, make_process_groups, backend, timeout_s, device)
 
-    def close(self) -> None:
-        """Ends the process groups; the channels over them must not be used any more."""
+    def close(self, users: Sequence[weakref.ref[Any]] = ()) -> None:
+        """Ends the process groups; the channels over them must not be used any more, but by `users`, whose end is waited for."""
         self.gather = self.reduce = None
+        if users:
+            _left_groups.append((self, list(users)))
+            return
         for group in self._process_groups:
             _dist.destroy_process_group(group)
         self._process_groups.clear()
+
+
+_left_groups: list[tuple[EngineGroups, list[weakref.ref[Any]]]] = []  # of engines that have ended but for their shards
+
+
+def close_left_groups() -> None:
+    """Ends the process groups of engines whose shards have gone to another engine, or with their model."""
+    if not _left_groups:
+        return
+    gc.collect()  # a model and its engine are in cycles
+    left, _left_groups[:] = list(_left_groups), []
+    for groups, users in left:
+        groups.close([user for user in users if user() is not None])

@@ -122,8 +122,9 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
             if parameter.requires_grad and id(parameter) not in group_of and (client is not None or kind is not None):
                 utils.logger.warning("parameter %s is trainable but in no optimizer group: it is frozen", name)
                 parameter.requires_grad_(False)
-            shard = parameter.__dict__.pop("_hydrofoil_initial_shard", None)
+            shard = parameter.__dict__.get("_hydrofoil_initial_shard")
             table.append(_C.RuntimeParameter(name, parameter, group_of.get(id(parameter), group_of_others), shard))
+        comm.close_left_groups()  # of models that the program has dropped
         self._groups = comm.EngineGroups(options.comm_backend, options.collective_timeout_s, self.device.type)
         core_kind = kind if client is None else None
         training = client is not None or kind is not None
@@ -131,14 +132,17 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
         self.core = _C.Engine(options, table, nodes, self._groups.gather, self._groups.reduce, core_kind, optimizer_text, training)
         comm.log_engine(self.core, options)
         for parameter in parameters:
+            parameter.__dict__.pop("_hydrofoil_initial_shard", None)
             parameter._hydrofoil_engine = self.core
+        del table, shard
+        comm.close_left_groups()
         self._wrapping = _modules.Wrapping(self.core, modules)
         self.optimizer: Any = None
         if training:
             self.optimizer = ZeroOptimizer(self, kind, groups, defaults, client)
             self.core.optimizer = weakref.ref(self.optimizer)
         self.core.owner = weakref.ref(self)
-        self.core.hold = (self._wrapping, self._groups)
+        self.core.hold = (self._wrapping, self._groups, parameters)
         self.basic_optimizer = client if client is not None else self.optimizer
 
     def _make_scheduler(self, lr_scheduler: Any) -> Any:
@@ -333,7 +337,8 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
 
     # -- the end ---------------------------------------------------------------------------------------------------------
     def destroy(self, gather: bool = False) -> None:
-        """Returns all hooks and memory. Under stage 3 parameters stay released, or with `gather` become ordinary (collective).
+        """Returns all hooks and memory. Under stage 3 parameters stay sharded, for GatheredParameters and the next `initialize`, or with
+        `gather` become ordinary (collective).
 
         A client optimizer then works on the model's parameters: with its state at stage 0 or on one rank, else as a new one.
         """
@@ -341,27 +346,33 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
         _let_go(self.core, gather)
         if self.optimizer is not None:
             self.optimizer._release_client()
-        for parameter in self._parameters_list:
-            parameter.__dict__.pop("_hydrofoil_engine", None)
         self._parameters_list = []
 
 
-def _let_go(core: _C.Engine, gather: bool) -> None:
+def _let_go(core: _C.Engine, gather: bool = False) -> None:
     """Ends the engine's hold of the model. Idempotent."""
-    wrapping, groups = core.hold
+    wrapping, groups, parameters = core.hold
+    core.hold = (wrapping, groups, [])
     wrapping.remove()
-    core.destroy(gather)
-    groups.close()
+    shards = core.destroy(gather)
+    for parameter in parameters:
+        parameter.__dict__.pop("_hydrofoil_engine", None)
+    left = []
+    for parameter, shard in zip(parameters, shards):
+        if shard is not None:
+            parameter.__dict__["_hydrofoil_initial_shard"] = shard
+            left.append(weakref.ref(shard))
+    groups.close(left)
 
 
 def _release_forgotten(model: torch.nn.Module) -> None:
-    """An engine of this model that the program has dropped (`del engine`) cannot be destroyed any more by it: this does. Collective."""
+    """An engine of this model that the program has dropped (`del engine`) cannot be destroyed any more by it: this does."""
     cores = {id(core): core for p in model.parameters() if (core := p.__dict__.get("_hydrofoil_engine")) is not None and core.alive}
     if cores:
         gc.collect()  # engines are in cycles: on every rank the same are gone after this
     for core in cores.values():
         if core.owner() is None:
-            _let_go(core, gather=True)
+            _let_go(core)
 
 
 def _is_factory(value: Any) -> bool:

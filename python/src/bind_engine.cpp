@@ -259,7 +259,18 @@ void bind_engine(py::module_& module) {
             zero::set_client_state(e.runtime(), parameter, defined_or_empty(pieces), value);
           },
           no_gil)
-      .def("destroy", &Engine::destroy, py::arg("gather"), no_gil)
+      .def(
+          "destroy",
+          [](Engine& e, bool gather) {
+            auto shards = e.destroy(gather);
+            for (auto& shard : shards) {
+              // The last one ends a channel's thread.
+              if (shard != nullptr)
+                shard.reset(shard.get(), [held = shard](auto*) mutable { reset_without_gil(held); });
+            }
+            return shards;
+          },
+          py::arg("gather"), no_gil)
       .def("boundary", [](EnginePointer e, int scope,
                           py::object forward) { return make_boundary(std::move(e), scope, std::move(forward)); })
       .def("parameter_dict",

@@ -39,6 +39,16 @@ struct DeleteWithoutGil {
   }
 };
 
+template <typename T>
+void reset_without_gil(std::shared_ptr<T>& object) {
+  if (PyGILState_Check() == 0) {
+    object.reset();
+    return;
+  }
+  const py::gil_scoped_release no_gil;
+  object.reset();
+}
+
 // The engine with what Python keeps alive beside it.
 using EnginePointer = std::shared_ptr<engine::Engine>;
 

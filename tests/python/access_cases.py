@@ -187,7 +187,7 @@ def released_access_is_a_named_error() -> None:
         assert view.sum().item() is not None
     raises(RuntimeError, lambda: view.sum().item(), name, "is released")
     engine.destroy()
-    raises(RuntimeError, lambda: weight.sum().item(), name, "destroy(gather=True)")
+    raises(RuntimeError, lambda: weight.sum().item(), name, "GatheredParameters")
     raises(RuntimeError, lambda: view.sum().item(), name)
 
 
@@ -297,8 +297,10 @@ def destroy(stage: int, gather: bool) -> None:
         raises(ValueError, use, "destroyed")
     engine.memory_report()
     if stage == 3 and not gather and world_size() > 1:
-        raises(RuntimeError, lambda: weight.sum().item(), "embedding.weight", "destroy(gather=True)")
+        raises(RuntimeError, lambda: weight.sum().item(), "embedding.weight", "GatheredParameters")
         raises(RuntimeError, lambda: view.sum().item(), "embedding.weight")
+        with GatheredParameters(list(module.parameters())):
+            models.assert_equal({n: v.detach() for n, v in module.state_dict().items()}, expected)
         return
     if stage == 3 and world_size() > 1:
         raises(RuntimeError, lambda: view.sum().item(), "embedding.weight")

@@ -27,6 +27,7 @@ def threads_after_engines(backend: str, count: int) -> list[int]:
 
 def groups_of_torch(backend: str) -> tuple[int, int]:
     """Process groups that torch knows while an engine lives, and after it."""
+    hydrofoil.comm.close_left_groups()  # of the tests before
     groups = torch.distributed.distributed_c10d._world.pg_map
     before = len(groups)
     engine, _, _, _ = hydrofoil.initialize(

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 import hydrofoil
 from tests.python.runtime_gradient_cases import network_loss, train
-from tests.python.runtime_models import WIDTH, Network, Routed
+from tests.python.runtime_models import WIDTH, Network, Routed, Tied
 from tests.support.loops import ADAM, EngineLoop, PlainLoop, config, engine_loop, full_values, inputs, largest_difference
 
 
@@ -211,6 +212,58 @@ def built_and_destroyed(stage: int, times: int) -> None:
     assert all(p.grad is not None for p in model.parameters())
     optimizer.step()
     assert all(not torch.equal(p, old[name]) for name, p in model.named_parameters())
+
+
+def reinitialised(stages: list[int], backend: str) -> None:
+    """One model under one engine after another, each ended by a plain destroy(): nothing is lost, and threads go with the engines."""
+    torch.manual_seed(0)
+    model, plain = Tied(), None
+    threads = []
+    for number, stage in enumerate(stages):
+        own = {"backend": backend, "unit_min_bytes": 0 if number % 2 else 1 << 20}
+        loop = EngineLoop(model, config(stage, **own))
+        if plain is not None:  # what the first engine learned is here, and trains on as a model with these values does
+            torch.testing.assert_close(full_values(loop.engine), dict(plain.named_parameters()), rtol=0, atol=0)
+        twin = Tied()
+        twin.load_state_dict(full_values(loop.engine), strict=False)
+        tokens = torch.arange(8).reshape(2, 4) + loop.rank
+        losses = []
+        for trained in (loop, twin_loop := EngineLoop(twin, config(stage, **own))):
+            for _ in range(2):
+                loss = trained.model(tokens).pow(2).mean()
+                trained.engine.backward(loss)
+                trained.step()
+                losses.append(loss.item())
+        assert losses[:2] == losses[2:], losses
+        values = full_values(loop.engine)
+        twin_loop.engine.destroy()
+        loop.engine.destroy()
+        plain = Tied()
+        plain.load_state_dict(values, strict=False)
+        if stage == 3 and loop.world_size > 1:
+            weight = model.blocks[0].up.weight
+            with pytest.raises(RuntimeError, match="is released.*GatheredParameters"):
+                weight.sum()
+            with pytest.raises(ValueError, match="without a modifier_rank"), hydrofoil.zero.GatheredParameters(weight):
+                with torch.no_grad():
+                    weight.add_(1.0)
+            both = [model.blocks[1].up.weight, model.blocks[1].up.bias]
+            with hydrofoil.zero.GatheredParameters([weight, *both], modifier_rank=1), torch.no_grad():
+                assert torch.equal(weight, values["blocks.0.up.weight"])
+                for parameter in both:
+                    parameter.add_(1.0 if loop.rank == 1 else 5.0)
+            with torch.no_grad():
+                plain.blocks[1].up.weight.add_(1.0)
+                plain.blocks[1].up.bias.add_(1.0)
+        del loop, twin_loop, twin, trained
+        gc.collect()
+        threads.append(len(os.listdir("/proc/self/task")))
+    assert threads[-1] <= threads[1] + 2, threads
+    gone = weakref.ref(model.blocks[0].up.weight)
+    weight = both = parameter = loss = model = None
+    gc.collect()
+    assert gone() is None, "the shards hold the model"
+    hydrofoil.comm.close_left_groups()
 
 
 def used_after_destroy(stage: int) -> None:

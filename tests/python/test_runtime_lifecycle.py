@@ -24,6 +24,11 @@ def test_fifty_engines_leave_nothing_behind(stage: int) -> None:
     world(2).run(f"{MODULE}:built_and_destroyed", stage=stage, times=50)
 
 
+@pytest.mark.parametrize(("size", "stages", "backend"), [(1, [3, 3], "shm"), (2, [3, 3, 3, 3], "shm"), (2, [3, 3, 3, 3], "c10d"), (3, [3, 1, 3, 0], "shm")])
+def test_a_model_under_one_engine_after_another(size: int, stages: list[int], backend: str) -> None:
+    world(size).run(f"{MODULE}:reinitialised", stages=stages, backend=backend)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_use_after_destroy(stage: int) -> None:
     world(2).run(f"{MODULE}:used_after_destroy", stage=stage)
