@@ -50,8 +50,8 @@ _CHECKPOINTING = _all("hydrofoil.checkpointing:", "configure", "checkpoint", "is
 _SCHEDULES = _all("hydrofoil.lr_schedules:", "LRRangeTest", "OneCycle", "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "VALID_LR_SCHEDULES", "add_tuning_arguments")
 _ACCELERATOR = _all("hydrofoil.accelerator:", "get_accelerator", "set_accelerator", "is_current_accelerator_supported") | {"DeepSpeedAccelerator": "hydrofoil.accelerator:Accelerator"}
 _LOG = _all("hydrofoil.utils:", "logger", "log_dist", "log_dist_once", "set_log_level_from_string")
-_MOE_UTILS = _all(_MOE, "has_moe_layers", "is_moe_param", "is_moe_param_group", "split_params_into_shared_and_expert_params",
-                  "split_params_into_different_moe_groups_for_optimizer", "configure_moe_param_groups")
+_MOE_UTILS = _all("hydrofoil.moe:", "has_moe_layers", "is_moe_param", "is_moe_param_group", "split_params_into_different_moe_groups_for_optimizer") | _all(
+    _MOE, "split_params_into_shared_and_expert_params", "split_params_grads_into_shared_and_expert_params", "configure_moe_param_groups")
 _BUILDERS = ("AsyncIOBuilder", "CCLCommBuilder", "CPUAdagradBuilder", "CPUAdamBuilder", "CPULionBuilder", "EvoformerAttnBuilder", "FPQuantizerBuilder",
              "FusedAdamBuilder", "FusedLambBuilder", "FusedLionBuilder", "GDSBuilder", "InferenceBuilder", "InferenceCoreBuilder", "InferenceCutlassBuilder",
              "NotImplementedBuilder", "OpBuilder", "PinMemoryBuilder", "QuantizerBuilder", "RaggedOpsBuilder", "RaggedUtilsBuilder", "RandomLTDBuilder", "ShareMemCommBuilder", "SparseAttnBuilder",
