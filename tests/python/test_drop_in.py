@@ -85,6 +85,14 @@ def test_modules_that_programs_import_by_their_path() -> None:
     from deepspeed.runtime.zero.utils import ZeRORuntimeException
     from deepspeed.utils.tensor_fragment import fragment_address
 
+    from deepspeed.checkpoint.constants import OPTIMIZER_STATE_DICT, PARAM_SHAPES, ZERO_FILE_PREFIX
+    from deepspeed.runtime.constants import ROUTE_TRAIN, TRAIN_MICRO_BATCH_SIZE_PER_GPU
+    from deepspeed.runtime.zero.linear import LinearModuleForZeroStage3, zero3_linear_wrap
+
+    assert (TRAIN_MICRO_BATCH_SIZE_PER_GPU, ROUTE_TRAIN) == ("train_micro_batch_size_per_gpu", "train")
+    assert (OPTIMIZER_STATE_DICT, PARAM_SHAPES, ZERO_FILE_PREFIX) == ("optimizer_state_dict", "param_shapes", "zero_pp_rank_")
+    layer, x = LinearModuleForZeroStage3(3, 2), torch.ones(1, 3)
+    assert torch.equal(zero3_linear_wrap(x, layer.weight, layer.bias), layer(x))
     assert isinstance(LossScaler, type) and isinstance(fragment_address, type)  # for torch.serialization.add_safe_globals
     assert get_model_profile is hydrofoil.profiling.flops_profiler.get_model_profile and issubclass(ZeRORuntimeException, RuntimeError)
     assert deepspeed.utils.get_caller_func(1) == "test_modules_that_programs_import_by_their_path"
