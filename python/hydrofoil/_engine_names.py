@@ -45,7 +45,8 @@ class EngineNames:
     mpu = mesh_device = flops_profiler = quantizer = compression_scheduler = None
     has_moe_layers, num_experts = False, ()
     enable_backward_allreduce = warn_unscaled_loss = True
-    loaded_checkpoint_mp_world_size = loaded_checkpoint_dp_world_size = None  # until load_checkpoint
+    loaded_checkpoint_mp_world_size: Optional[int] = None  # set by load_checkpoint
+    loaded_checkpoint_dp_world_size: Optional[int] = None
 
     @property
     def gradient_average(self) -> bool:

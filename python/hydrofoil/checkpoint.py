@@ -254,6 +254,7 @@ def load(engine: "Engine", directory: str, tag: Optional[str], strict: bool, loa
     _C.load_engine(engine.core, saved, strict, load_optimizer_states and engine.optimizer is not None, _client_optimizer(engine))
     with _together(engine, "load_checkpoint: the rest"):
         _load_rest(engine, saved, strict, load_optimizer_states, load_lr_scheduler_states)
+    engine.loaded_checkpoint_dp_world_size, engine.loaded_checkpoint_mp_world_size = saved.world_size, 1
     return saved.directory, _state_json.loads(saved.client_state, _read_tensors(saved, _CLIENT_STATE, "tensor"))
 
 

@@ -22,18 +22,21 @@ PAGE = ROOT / "docs/ecosystem.md"
 ROWS = {
     "test_trainer_runs_on_the_engine": ("transformers", "Trainer with a ds_config", "two ranks, disjoint samples, DistributedType.DEEPSPEED, a Hydrofoil engine"),
     "test_trainer_gives_the_losses_of_plain_training": ("transformers", "Trainer: losses, evaluation, `save_model`, clipping, accumulation", "the same program without DeepSpeed (DDP)"),
+    "test_adapters_over_a_sharded_base_are_saved_as_plain_training_saves_them": ("peft", "LoRA with `modules_to_save` on `from_pretrained`, Trainer, stage 3: the adapters saved", "the same program without DeepSpeed (DDP)"),
+    "test_trainer_on_three_ranks": ("transformers", "Trainer on three ranks, stage 3", "the same program without DeepSpeed (DDP)"),
+    "test_the_command_deepspeed_with_hf_argument_parser": ("transformers", "`deepspeed --num_gpus 2 script.py --deepspeed ds_config.json`, `HfArgumentParser`", "the same program without DeepSpeed (DDP)"),
     "test_trainer_in_bf16_stays_near_autocast": ("transformers", "Trainer, bf16, stage 3", "the same program without DeepSpeed (bf16 autocast)"),
     "test_trainer_resumes_with_equal_losses": ("transformers", "Trainer, resume from a checkpoint, stage 3", "the run that was not interrupted, to the bit"),
     "test_from_pretrained_and_generate_under_stage_3": ("transformers", "HfDeepSpeedConfig, `from_pretrained` under zero.Init, `generate()`, stage 3", "the plain model: equal logits and tokens"),
     "test_accelerate_loop": ("accelerate", "`prepare`, `accumulate`, `clip_grad_norm_`, `save_state`, `load_state`, `get_state_dict`, a scheduler", "the same loop without DeepSpeed (DDP)"),
     "test_accelerate_with_a_config_file_and_a_second_model": ("accelerate", "a ds_config file; two models and two plugins", "the same loop without DeepSpeed (DDP)"),
     "test_accelerate_launch": ("accelerate", "`accelerate launch --use_deepspeed`", "the same loop without DeepSpeed (DDP)"),
-    "test_trl_trainers": ("trl", "SFT, DPO, GRPO; LoRA by PEFT with the base frozen", "the same trainer without DeepSpeed (DDP)"),
+    "test_trl_trainers": ("trl", "SFT, DPO, GRPO, KTO, reward; LoRA by PEFT with the base frozen", "the same trainer without DeepSpeed (DDP)"),
     "test_lightning": ("lightning", "Trainer with `hydrofoil.lightning.CPUDeepSpeedStrategy`, clipping, checkpoint, resume", "DDPStrategy"),
 }
 TEXT = """# Programs of the Hugging Face world
 
-Written by `tests/ecosystem/report.py` from `tests/python/test_ecosystem.py`: {when}, {machine}, Python {python}, torch {torch}, two ranks of one machine without a GPU.
+Written by `tests/ecosystem/report.py` from `tests/python/test_ecosystem.py`: {when}, {machine}, Python {python}, torch {torch}, two ranks (three where it says so) of one machine without a GPU.
 The programs are in `tests/ecosystem/`; none of them knows Hydrofoil.
 
 | program | version | what was run | compared with | cases | result |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,6 +25,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
                                    chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
 
 
+def build_config(vocabulary: int, **values: Any) -> LlamaConfig:
+    return LlamaConfig(vocab_size=vocabulary, hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+                       num_key_value_heads=2, max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2, **values)
+
+
 def build_model(vocabulary: int) -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
-                                        num_key_value_heads=2, max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+    return LlamaForCausalLM(build_config(vocabulary))

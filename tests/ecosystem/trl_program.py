@@ -1,4 +1,4 @@
-"""TRL's SFT, DPO and GRPO trainers for a few steps, --lora by PEFT with the base frozen."""
+"""TRL's SFT, DPO, KTO, GRPO and reward trainers for a few steps, --lora by PEFT with the base frozen."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from datasets import Dataset
 from peft import LoraConfig
-from small_language_model import build_model, build_tokenizer, lines
-from transformers import TrainerCallback, set_seed
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from small_language_model import build_config, build_model, build_tokenizer, lines
+from transformers import LlamaForSequenceClassification, TrainerCallback, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 
 class Seen(TrainerCallback):
@@ -19,10 +20,11 @@ class Seen(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in (logs or {}):
-            self.logs.append({key: float(value) for key, value in logs.items() if key in ("loss", "reward", "rewards/margins")})
+            self.logs.append({key: float(value) for key, value in logs.items() if key in ("loss", "reward", "rewards/margins", "rewards/chosen", "accuracy", "margin")})
 
 
 def train(cell: dict) -> dict:
+    unset_hf_deepspeed_config()  # the cell's before: as long as its cycles live, models are built sharded
     set_seed(0)
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))
@@ -39,6 +41,13 @@ def train(cell: dict) -> dict:
     elif cell["trainer"] == "dpo":
         data = Dataset.from_list([{"prompt": a[:20], "chosen": a[20:], "rejected": b} for a, b in zip(text[:32], text[32:64])])
         trainer = DPOTrainer(args=DPOConfig(max_length=64, **common), train_dataset=data, ref_model=None if lora else build_copy(model, len(tokenizer)), **shared)
+    elif cell["trainer"] == "kto":
+        data = Dataset.from_list([{"prompt": line[:20], "completion": line[20:], "label": bool(i % 2)} for i, line in enumerate(text[:32])])
+        trainer = KTOTrainer(args=KTOConfig(max_length=64, **common), train_dataset=data, ref_model=build_copy(model, len(tokenizer)), **shared)
+    elif cell["trainer"] == "reward":
+        data = Dataset.from_list([{"chosen": a, "rejected": b} for a, b in zip(text[:32], text[32:64])])
+        shared["model"] = LlamaForSequenceClassification(build_config(len(tokenizer), num_labels=1))
+        trainer = RewardTrainer(args=RewardConfig(max_length=64, **common), train_dataset=data, **shared)
     else:
         data = Dataset.from_list([{"prompt": line[:20]} for line in text[:32]])
         trainer = GRPOTrainer(args=GRPOConfig(max_completion_length=8, num_generations=2, **common), train_dataset=data,

@@ -108,10 +108,12 @@ def save(stage: int, dtype: str, directory: str) -> tuple[list[float], dict[str,
     return [], state
 
 
-def load_elsewhere(stage: int, dtype: str, directory: str) -> dict[str, Any]:
+def load_elsewhere(stage: int, dtype: str, saved_size: int, directory: str) -> dict[str, Any]:
     """Another world size or stage: the values are those that were saved, and training goes on."""
     engine = _make(stage, dtype, scheduler="hydrofoil", seed=4)
+    assert engine.loaded_checkpoint_dp_world_size is None and engine.loaded_checkpoint_mp_world_size is None
     engine.load_checkpoint(directory, tag="moved")
+    assert (engine.loaded_checkpoint_dp_world_size, engine.loaded_checkpoint_mp_world_size) == (saved_size, 1)
     state = _everything(engine)
     assert engine.global_steps == 3 and engine.optimizer is not None
     moment = utils.safe_get_full_optimizer_state(engine.module.head.weight, "exp_avg")

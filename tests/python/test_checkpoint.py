@@ -44,7 +44,8 @@ def test_resume_at_other_world_sizes(size: int, optimizer: str, tmp_path: Path) 
 @pytest.mark.parametrize(("size", "stage", "new_size", "new_stage"), [(2, 3, 3, 1), (3, 2, 1, 0), (1, 0, 2, 3), (2, 1, 2, 3)])
 def test_another_world_size_and_stage(size: int, stage: int, new_size: int, new_stage: int, dtype: str, tmp_path: Path) -> None:
     of_rank = world(size).run(CASES + "save", stage=stage, dtype=dtype, directory=str(tmp_path))
-    for rank, loaded in enumerate(world(new_size).run(CASES + "load_elsewhere", stage=new_stage, dtype=dtype, directory=str(tmp_path))):
+    for rank, loaded in enumerate(world(new_size).run(CASES + "load_elsewhere", stage=new_stage, dtype=dtype, saved_size=size,
+                                                           directory=str(tmp_path))):
         saved = of_rank[rank if size == new_size else 0][1]  # buffers are each rank's own
         assert loaded.keys() == saved.keys()
         for name, value in saved.items():

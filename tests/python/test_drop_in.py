@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 COMPAT = Path(__file__).resolve().parents[2] / "python/compat"
 sys.path.insert(0, str(COMPAT))  # the checkout's, also where an older one is installed
@@ -84,9 +85,35 @@ def test_modules_that_programs_import_by_their_path() -> None:
     from deepspeed.runtime.zero.utils import ZeRORuntimeException
     from deepspeed.utils.tensor_fragment import fragment_address
 
+    from deepspeed.checkpoint.constants import OPTIMIZER_STATE_DICT, PARAM_SHAPES, ZERO_FILE_PREFIX
+    from deepspeed.runtime.constants import ROUTE_TRAIN, TRAIN_MICRO_BATCH_SIZE_PER_GPU
+    from deepspeed.runtime.zero.linear import LinearModuleForZeroStage3, zero3_linear_wrap
+
+    assert (TRAIN_MICRO_BATCH_SIZE_PER_GPU, ROUTE_TRAIN) == ("train_micro_batch_size_per_gpu", "train")
+    assert (OPTIMIZER_STATE_DICT, PARAM_SHAPES, ZERO_FILE_PREFIX) == ("optimizer_state_dict", "param_shapes", "zero_pp_rank_")
+    layer, x = LinearModuleForZeroStage3(3, 2), torch.ones(1, 3)
+    assert torch.equal(zero3_linear_wrap(x, layer.weight, layer.bias), layer(x))
     assert isinstance(LossScaler, type) and isinstance(fragment_address, type)  # for torch.serialization.add_safe_globals
     assert get_model_profile is hydrofoil.profiling.flops_profiler.get_model_profile and issubclass(ZeRORuntimeException, RuntimeError)
     assert deepspeed.utils.get_caller_func(1) == "test_modules_that_programs_import_by_their_path"
+
+
+def test_a_model_has_no_mixture_of_experts() -> None:
+    from deepspeed.moe import utils
+
+    model = torch.nn.Linear(2, 2)
+    assert utils.has_moe_layers(model) == (False, 0) and not any(map(utils.is_moe_param, model.parameters()))
+    group = {"params": list(model.parameters()), "lr": 0.1}
+    assert not utils.is_moe_param_group(group) and utils.is_moe_param_group({**group, "moe": True})
+    for groups in (group, (group,), [group]):
+        split = utils.split_params_into_different_moe_groups_for_optimizer(groups)
+        assert isinstance(split, list) and len(split) == 1 and split[0] is group
+    with pytest.raises((ValueError, TypeError), match="got int, expected parameter groups"):
+        utils.split_params_into_different_moe_groups_for_optimizer(3)
+    model.bias.allreduce = False
+    assert utils.is_moe_param(model.bias)
+    with pytest.raises(NotImplementedError, match="parameter group 0 .* mixture of experts"):
+        utils.split_params_into_different_moe_groups_for_optimizer(group)
 
 
 def test_versions() -> None:

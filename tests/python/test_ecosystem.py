@@ -33,20 +33,26 @@ def run(command: list[str], **environment: str) -> list[Result]:
     return sorted(results, key=lambda result: result["rank"])
 
 
-def launch(program: str, *arguments: str) -> list[Result]:
-    return run([find_program(), "run", "--nproc", "2", str(PROGRAMS / program), *arguments])
+def launch(program: str, *arguments: str, ranks: int = 2) -> list[Result]:
+    return run([find_program(), "run", "--nproc", str(ranks), str(PROGRAMS / program), *arguments])
 
 
-def run_cells(program: str, cells: list[dict[str, Any]], directory: Path) -> dict[str, list[Result]]:
+def run_cells(program: str, cells: list[dict[str, Any]], directory: Path, ranks: int = 2) -> dict[str, list[Result]]:
     file = directory / "cells.json"
     file.write_text(json.dumps(cells))
-    results = launch(program, "--cells", str(file))
+    results = launch(program, "--cells", str(file), ranks=ranks)
     return {cell["name"]: [result for result in results if result["cell"] == cell["name"]] for cell in cells}
 
 
-def check_engine(results: list[Result]) -> None:
+def check_engine(results: list[Result], ranks: int = 2) -> None:
     assert [(result["rank"], result["ranks"], result["type"], result["engine"]) for result in results] == [
-        (rank, 2, "DEEPSPEED", ENGINE) for rank in range(2)]
+        (rank, ranks, "DEEPSPEED", ENGINE) for rank in range(ranks)]
+
+
+def check_trained_alike(mine: Result, plain: Result) -> None:
+    assert plain["type"] == "MULTI_CPU" and mine["trained"] == plain["trained"]
+    assert mine["losses"] == pytest.approx(plain["losses"], rel=1e-5)
+    assert mine["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-5)
 
 
 def config(directory: Path, stage: int, scheduler: bool = False, optimizer: bool = True) -> str:
@@ -67,7 +73,7 @@ def config(directory: Path, stage: int, scheduler: bool = False, optimizer: bool
 
 
 # -- Transformers ------------------------------------------------------------------------------------------------------
-TRAINER_CELLS = ["stage 0", "stage 1", "stage 2", "stage 3", "own optimizer", "accumulation", "bf16", "resumed", "auto schedule"]
+TRAINER_CELLS = ["stage 0", "stage 1", "stage 2", "stage 3", "own optimizer", "accumulation", "bf16", "resumed", "auto schedule", "adapters"]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +89,15 @@ def trained(trainer_directory: Path) -> dict[str, list[Result]]:
         return {"name": name, "output": str(directory / name.replace(" ", "_")), **values}
 
     small = {"accumulation": 2, "batch": 1, "clip": 0.5}
+    pretrained = str(directory / "plain" / "final")
     cells = [cell("plain", use_cpu=True), cell("plain accumulation", use_cpu=True, **small), cell("plain bf16", use_cpu=True, bf16=True),
+             cell("plain adapters", use_cpu=True, pretrained=pretrained),
              *(cell(f"stage {stage}", deepspeed=config(directory, stage)) for stage in range(4)),
              cell("own optimizer", deepspeed=config(directory, 3, optimizer=False)), cell("accumulation", deepspeed=config(directory, 2), **small),
              cell("bf16", deepspeed=config(directory, 3), bf16=True, use_cpu=True),
              cell("resumed", deepspeed=config(directory, 3), resume=str(directory / "stage_3" / "checkpoint-3")),
-             cell("auto schedule", deepspeed=config(directory, 2, scheduler=True))]
+             cell("auto schedule", deepspeed=config(directory, 2, scheduler=True)),
+             cell("adapters", deepspeed=config(directory, 3), pretrained=pretrained)]
     return run_cells("trainer_program.py", cells, directory)
 
 
@@ -100,12 +109,37 @@ def test_trainer_runs_on_the_engine(trained: dict[str, list[Result]], name: str)
     assert trained[name][0]["losses"] == trained[name][1]["losses"]
 
 
-@pytest.mark.parametrize("name, twin", [*((f"stage {stage}", "plain") for stage in range(4)), ("own optimizer", "plain"), ("accumulation", "plain accumulation")])
+@pytest.mark.parametrize("name, twin", [*((f"stage {stage}", "plain") for stage in range(4)), ("own optimizer", "plain"), ("accumulation", "plain accumulation"),
+                                        ("adapters", "plain adapters")])
 def test_trainer_gives_the_losses_of_plain_training(trained: dict[str, list[Result]], name: str, twin: str) -> None:
-    mine, plain = trained[name][0], trained[twin][0]
-    assert plain["type"] == "MULTI_CPU"
-    assert mine["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-    assert mine["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-5)
+    check_trained_alike(trained[name][0], trained[twin][0])
+
+
+def test_adapters_over_a_sharded_base_are_saved_as_plain_training_saves_them(trained: dict[str, list[Result]], trainer_directory: Path) -> None:
+    from safetensors.torch import load_file
+
+    mine, plain = (load_file(trainer_directory / name / "final" / "adapter_model.safetensors") for name in ("adapters", "plain_adapters"))
+    assert any("lm_head" in name for name in plain) and sum("lora_" in name for name in plain) == 8
+    assert mine.keys() == plain.keys()
+    for name, tensor in plain.items():
+        assert (mine[name] - tensor).abs().max() < 1e-5, name
+
+
+def test_trainer_on_three_ranks(trainer_directory: Path) -> None:
+    cells = [{"name": "plain", "use_cpu": True}, {"name": "stage 3", "deepspeed": config(trainer_directory, 3)}]
+    results = run_cells("trainer_program.py", [{**cell, "output": str(trainer_directory / f"three {cell['name']}")} for cell in cells], trainer_directory, ranks=3)
+    check_engine(results["stage 3"], ranks=3)
+    assert len(set().union(*(result["samples"] for result in results["stage 3"]))) == sum(len(set(result["samples"])) for result in results["stage 3"])
+    check_trained_alike(results["stage 3"][0], results["plain"][0])
+
+
+def test_the_command_deepspeed_with_hf_argument_parser(trained: dict[str, list[Result]], tmp_path: Path) -> None:
+    arguments = "--per_device_train_batch_size 2 --per_device_eval_batch_size 2 --max_steps 6 --learning_rate 1e-3 --logging_steps 1 --warmup_steps 2 " \
+                "--report_to none --save_strategy no --disable_tqdm True --dataloader_pin_memory False"
+    results = run([str(Path(sys.executable).parent / "deepspeed"), "--num_gpus", "2", str(PROGRAMS / "arguments_program.py"),
+                   "--deepspeed", config(tmp_path, 2), "--output_dir", str(tmp_path), *arguments.split()])
+    check_engine(results)
+    check_trained_alike(results[0], trained["plain"][0])
 
 
 def test_trainer_in_bf16_stays_near_autocast(trained: dict[str, list[Result]]) -> None:
@@ -164,14 +198,15 @@ def test_accelerate_launch(plain_loop: Result, tmp_path: Path) -> None:
 
 
 # -- TRL, PEFT ---------------------------------------------------------------------------------------------------------
-TRL_CELLS = [(trainer, stage, lora) for trainer in ("sft", "dpo", "grpo") for stage in (2, 3) for lora in (False, True) if stage == 3 or not lora]
+TRL_CELLS = [*((trainer, stage, lora) for trainer in ("sft", "dpo", "grpo") for stage in (2, 3) for lora in (False, True) if stage == 3 or not lora),
+             ("kto", 3, False), ("reward", 3, False)]
 
 
 @pytest.fixture(scope="module")
 def trl(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
     directory = tmp_path_factory.mktemp("trl")
-    cells = [{"name": f"{trainer} plain {lora}", "trainer": trainer, "lora": lora, "output": str(directory)} for trainer in ("sft", "dpo", "grpo")
-             for lora in (False, True)]
+    cells = [{"name": f"{trainer} plain {lora}", "trainer": trainer, "lora": lora, "output": str(directory)} for trainer, lora in
+             dict.fromkeys((trainer, lora) for trainer, _, lora in TRL_CELLS)]
     cells += [{"name": f"{trainer} {stage} {lora}", "trainer": trainer, "lora": lora, "output": str(directory),
                "deepspeed": config(directory, stage, optimizer=False)} for trainer, stage, lora in TRL_CELLS]
     return run_cells("trl_program.py", cells, directory)

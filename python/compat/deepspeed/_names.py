@@ -6,6 +6,10 @@ NotImplementedError with the feature's name when it is called.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+from deepspeed._constants import CHECKPOINT, RUNTIME
+
 _PIPELINE = "!pipeline parallelism"
 _MOE = "!mixture of experts (MoE)"
 _INFERENCE = "!the inference engine"
@@ -26,12 +30,21 @@ _TILED = "!tiled linear layers"
 _AUTOTUNING = "!autotuning"
 _FRAGMENTS = "!access to flat fragments of parameters (the safe_get and safe_set functions are)"
 _CONFIG_CLASSES = "!a class of a config section (read engine._config)"
+_NUMACTL = "!core binding by numactl (hydrofoil run --bind-cores)"
+_DEBUG = "!DeepSpeed's own debugging of parameters (param.ds_summary(), deepspeed.utils.logger)"
+_NVME_BENCHMARK = "!benchmarks of NVMe devices"
+_CHECKPOINT_ENGINE = "!a checkpoint engine of a program's own (engine.save_checkpoint writes)"
+_GATHERS = "!DeepSpeed's own bookkeeping of gathers"
 _CURRICULUM = "!data efficiency (curriculum learning, random LTD)"
 
 
 def _all(target: str, *names: str) -> dict[str, str]:
     """The same target for each name; after a module ("hydrofoil.zero:") the name itself follows."""
     return {name: target + name if target.endswith(":") else target for name in names}
+
+
+def _constants(space: str, values: SimpleNamespace) -> dict[str, str]:
+    return {name: f"deepspeed._constants:{space}.{name}" for name in vars(values)}
 
 
 _ZERO = _all("hydrofoil.zero:", "Init", "GatheredParameters", "register_external_parameter", "ZeroParamType", "ZeroParamStatus", "unwrap_model_for_generation")
@@ -50,8 +63,8 @@ _CHECKPOINTING = _all("hydrofoil.checkpointing:", "configure", "checkpoint", "is
 _SCHEDULES = _all("hydrofoil.lr_schedules:", "LRRangeTest", "OneCycle", "WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "VALID_LR_SCHEDULES", "add_tuning_arguments")
 _ACCELERATOR = _all("hydrofoil.accelerator:", "get_accelerator", "set_accelerator", "is_current_accelerator_supported") | {"DeepSpeedAccelerator": "hydrofoil.accelerator:Accelerator"}
 _LOG = _all("hydrofoil.utils:", "logger", "log_dist", "log_dist_once", "set_log_level_from_string")
-_MOE_UTILS = _all(_MOE, "has_moe_layers", "is_moe_param", "is_moe_param_group", "split_params_into_shared_and_expert_params",
-                  "split_params_into_different_moe_groups_for_optimizer", "configure_moe_param_groups")
+_MOE_UTILS = _all("hydrofoil.moe:", "has_moe_layers", "is_moe_param", "is_moe_param_group", "split_params_into_different_moe_groups_for_optimizer") | _all(
+    _MOE, "split_params_into_shared_and_expert_params", "split_params_grads_into_shared_and_expert_params", "configure_moe_param_groups")
 _BUILDERS = ("AsyncIOBuilder", "CCLCommBuilder", "CPUAdagradBuilder", "CPUAdamBuilder", "CPULionBuilder", "EvoformerAttnBuilder", "FPQuantizerBuilder",
              "FusedAdamBuilder", "FusedLambBuilder", "FusedLionBuilder", "GDSBuilder", "InferenceBuilder", "InferenceCoreBuilder", "InferenceCutlassBuilder",
              "NotImplementedBuilder", "OpBuilder", "PinMemoryBuilder", "QuantizerBuilder", "RaggedOpsBuilder", "RaggedUtilsBuilder", "RandomLTDBuilder", "ShareMemCommBuilder", "SparseAttnBuilder",
@@ -92,10 +105,19 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "deepspeed.comm": _COMM,
     "deepspeed.comm.comm": _COMM,
+    "deepspeed.comm.torch": _all("hydrofoil.comm:", "has_coalescing_manager", "has_all_reduce_coalesced") | _all(
+        "!communication backends as objects (deepspeed.comm's functions are)", "TorchBackend", "get_coalescing_manager", "build_shm_op"),
     "deepspeed.zero": {**_ZERO, **_ESTIMATE_2, **_ESTIMATE_3, **_all(_TILED, "TiledLinear", "TiledLinearReturnBias"), "MiCS_Init": "!MiCS",
                        "DeepSpeedZeRoOffload": _OFFLOAD, "DeepSpeedTensorOverride": _TENSOR},
     "deepspeed.runtime": {},
     "deepspeed.runtime.engine": {"DeepSpeedEngine": "hydrofoil:DeepSpeedEngine"},
+    "deepspeed.runtime.constants": _constants("RUNTIME", RUNTIME),
+    "deepspeed.runtime.checkpoint_engine": _all(_CHECKPOINT_ENGINE, "TorchCheckpointEngine", "FastCheckpointEngine", "DecoupledCheckpointEngine",
+                                                "DataStatesCheckpointEngine", "CheckpointCommitInfo", "create_checkpoint_engine"),
+    "deepspeed.runtime.checkpoint_engine.checkpoint_engine": _all(_CHECKPOINT_ENGINE, "CheckpointEngine", "CheckpointCommitInfo"),
+    "deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine": _all(_CHECKPOINT_ENGINE, "TorchCheckpointEngine"),
+    "deepspeed.runtime.state_dict_factory": _all("!loading of Megatron's checkpoints", "SDLoaderFactory", "SDLoaderBase", "MegatronSDLoader"),
+    "deepspeed.runtime.weight_quantizer": _all("!quantization of weights", "WeightQuantization"),
     "deepspeed.runtime.base_optimizer": {"DeepSpeedOptimizer": "hydrofoil.optimizer:ZeroOptimizer", "ZeROOptimizer": "hydrofoil.optimizer:ZeroOptimizer"},
     "deepspeed.runtime.config": {"DeepSpeedConfig": "hydrofoil.config:DeepSpeedConfig", "DeepSpeedConfigError": "hydrofoil.config:DeepSpeedConfigError"},
     "deepspeed.runtime.dataloader": {"DeepSpeedDataLoader": "hydrofoil.dataloader:DataLoader", "RepeatingLoader": "hydrofoil.utils:RepeatingLoader"},
@@ -114,6 +136,11 @@ NAMES: dict[str, dict[str, str]] = {
                                                  "Init": "hydrofoil.zero:Init", **_all("hydrofoil.zero:", "ZeroParamStatus", "ZeroParamType")},
     "deepspeed.runtime.zero.stage_1_and_2": {"DeepSpeedZeroOptimizer": "hydrofoil.optimizer:ZeroOptimizer", **_ESTIMATE_2},
     "deepspeed.runtime.zero.stage3": {"DeepSpeedZeroOptimizer_Stage3": "hydrofoil.optimizer:ZeroOptimizer", **_ESTIMATE_3},
+    # No layer needs a linear of its own here: parameters keep their storage for life.
+    "deepspeed.runtime.zero.linear": {"zero3_linear_wrap": "torch.nn.functional:linear", "LinearModuleForZeroStage3": "torch.nn:Linear",
+                                      "LinearFunctionForZeroStage3": "!a linear function for stage 3 (torch.nn.functional.linear)"},
+    "deepspeed.runtime.zero.partitioned_param_coordinator": _all(_GATHERS, "PartitionedParameterCoordinator", "InflightParamRegistry", "ZeRoTraceMode",
+                                                                 "get_all_parameters", "iter_params", "update_recompute_parameters"),
     "deepspeed.runtime.zero.tiling": _all(_TILED, "TiledLinear", "TiledLinearReturnBias"),
     "deepspeed.runtime.zero.mics": {"MiCS_Init": "!MiCS", "MiCS_Optimizer": "!MiCS"},
     "deepspeed.runtime.bf16_optimizer": {"BF16_Optimizer": "hydrofoil.optimizer:ZeroOptimizer"},
@@ -141,7 +168,14 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.utils": {**_LOG, **_ACCESS, **_LEAF, **_all("hydrofoil.utils:", "OnDevice", "RepeatingLoader", "instrument_w_nvtx", "see_memory_usage", "get_caller_func"),
                         **_all(_FRAGMENTS, "fragment_address", "get_full_hp_param", "get_full_hp_grad", "set_full_hp_param", "set_full_hp_grad",
                                "get_hp_fragment_mapping", "map_to_flat_opt_states", "link_hp_params", "lazy_init_hp_params_optimizer_state"),
-                        "get_numactl_cmd": "!core binding by numactl", "groups": "hydrofoil.groups"},
+                        "get_numactl_cmd": _NUMACTL, "groups": "hydrofoil.groups"},
+    "deepspeed.utils.numa": _all(_NUMACTL, "get_numactl_cmd", "get_numa_cores", "check_for_numactl_pkg", "parse_range", "parse_range_list"),
+    "deepspeed.utils.debug": _all(_DEBUG, "debug_extract_module_and_param_names", "debug_clear_module_and_param_names", "debug_module2name", "debug_module2name_id",
+                                  "debug_module2name_class", "debug_param2name", "debug_param2name_id", "debug_param2name_id_shape",
+                                  "debug_param2name_id_shape_device", "debug_param2name_id_numel", "debug_param2name_id_shape_status", "printflock",
+                                  "log_rank_file", "print_backward_tensors", "print_rank", "print_rank0"),
+    "deepspeed.utils.comms_logging": {"get_caller_func": "hydrofoil.utils:get_caller_func",
+                                      **_all("!a log of communication as an object (deepspeed.comm.configure, log_summary)", "CommsLogger", "calc_bw_log", "convert_size")},
     "deepspeed.utils.nvtx": _all("hydrofoil.utils:", "instrument_w_nvtx"),
     "deepspeed.utils.logging": _all("hydrofoil.utils:", "logger", "log_dist", "log_dist_once", "set_log_level_from_string"),
     "deepspeed.utils.timer": _all("hydrofoil.timer:", "SynchronizedWallClockTimer", "ThroughputTimer"),
@@ -167,13 +201,17 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.ops.transformer": _all(_TRANSFORMER, "DeepSpeedTransformerLayer", "DeepSpeedTransformerConfig"),
     "deepspeed.ops.sparse_attention": _all("!sparse attention", "SparseSelfAttention", "SparsityConfig", "FixedSparsityConfig"),
     "deepspeed.checkpoint": {"DeepSpeedCheckpoint": _UNIVERSAL},
+    "deepspeed.checkpoint.constants": _constants("CHECKPOINT", CHECKPOINT),
     "deepspeed.checkpoint.ds_to_universal": {"main": _UNIVERSAL},
     "deepspeed.checkpoint.utils": _all("hydrofoil.utils:", "clone_tensors_for_torch_save"),
     "deepspeed.monitor": {},
+    "deepspeed.monitor.config": _all(_CONFIG_CLASSES, "DeepSpeedMonitorConfig", "TensorBoardConfig", "WandbConfig", "CSVConfig", "CometConfig", "get_monitor_config"),
     "deepspeed.monitor.monitor": _all("hydrofoil.monitor:", "MonitorMaster", "TensorBoardMonitor", "WandbMonitor", "csvMonitor", "CometMonitor"),
     "deepspeed.profiling": {},
+    "deepspeed.profiling.config": _all(_CONFIG_CLASSES, "DeepSpeedFlopsProfilerConfig"),
     "deepspeed.profiling.flops_profiler": _all("hydrofoil.profiling.flops_profiler:", "FlopsProfiler", "get_model_profile"),
     "deepspeed.profiling.flops_profiler.profiler": _all("hydrofoil.profiling.flops_profiler:", "FlopsProfiler", "get_model_profile"),
+    "deepspeed.nvme": _all(_NVME_BENCHMARK, "sweep_main", "parse_sweep_arguments", "generate_main", "ds_io_main"),
     "deepspeed.git_version_info": _all("deepspeed._version:", "version", "git_hash", "git_branch"),
     "deepspeed.constants": _all("deepspeed._version:", "TORCH_DISTRIBUTED_DEFAULT_PORT"),
     "deepspeed.pipe": _all(_PIPELINE, "PipelineModule", "LayerSpec", "TiedLayerSpec", "ProcessTopology"),
@@ -183,6 +221,8 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.moe.experts": _all(_MOE, "Experts"),
     "deepspeed.moe.utils": _MOE_UTILS,
     "deepspeed.sequence": {},
+    "deepspeed.sequence.cross_entropy": _all(_ULYSSES, "vocab_sequence_parallel_cross_entropy", "vocab_parallel_cross_entropy", "VocabParallelCrossEntropyLoss",
+                                             "VocabParallelCausalLMLoss", "configure_vocab_parallel_loss", "validate_vocab_parallel_loss"),
     "deepspeed.sequence.layer": _all(_ULYSSES, "DistributedAttention", "_SeqAllToAll", "single_all_to_all"),
     "deepspeed.linear": _all(_LINEAR, "OptimizedLinear", "LoRAConfig", "QuantizationConfig", "Init", "init_lora"),
     "deepspeed.linear.quantization": _all(_LINEAR, "QuantizedParameter", "QuantizedLinear"),
@@ -198,6 +238,7 @@ NAMES: dict[str, dict[str, str]] = {
     "deepspeed.module_inject": _all(_TENSOR, "replace_transformer_layer", "revert_transformer_layer", "auto_tp", "AutoTP"),
     "deepspeed.domino": _all("!Domino", "transformer"),
     "deepspeed.launcher": {},
+    "deepspeed.launcher.launch": _all("!a launcher of one host alone (hydrofoil run starts all ranks)", "main", "parse_args", "terminate_process_tree"),
     "deepspeed.launcher.runner": {"DEEPSPEED_ENVIRONMENT_NAME": "deepspeed._version:DEEPSPEED_ENVIRONMENT_NAME", "main": "deepspeed._commands:run"},
     "deepspeed.env_report": {"cli_main": "deepspeed._commands:report", "main": "deepspeed._commands:print_report"},
 }
