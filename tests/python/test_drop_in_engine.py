@@ -48,6 +48,11 @@ def test_native_optimizers(stage: int) -> None:
     world(2).run(CASES + "native_optimizers", stage=stage)
 
 
+@pytest.mark.parametrize("stage", [0, 3])
+def test_torch_adam(stage: int) -> None:
+    world(2).run(CASES + "torch_adam", stage=stage)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_batch_sizes(stage: int) -> None:
     world(2).run(CASES + "batch_sizes", stage=stage)
