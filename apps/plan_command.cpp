@@ -7,6 +7,7 @@
 #include "apps/launcher/command_line.h"
 #include "apps/launcher/rank_environment.h"
 #include "hydrofoil/base/error.h"
+#include "hydrofoil/base/log.h"
 #include "hydrofoil/engine/plan_settings.h"
 #include "hydrofoil/models/model_config.h"
 #include "hydrofoil/plan/advise.h"
@@ -16,6 +17,7 @@
 #include "hydrofoil/plan/roofs_json.h"
 #include "hydrofoil/plan/scaling.h"
 #include "hydrofoil/storage/file.h"
+#include "hydrofoil/zero/whole_modules.h"
 
 namespace hydrofoil {
 namespace {
@@ -153,13 +155,15 @@ int plan_command(const PlanArguments& arguments, std::ostream& out, std::ostream
   question.batch.sequence_length = arguments.sequence_length.value_or(model_positions(model));
   question.batch.checkpointing = arguments.checkpointing;
   question.roofs = roofs_of(arguments);
+  std::string unmatched;
   question.spec = [&](const plan::BatchShape& batch) {
     const auto dtype = question.settings.model_dtype.value_or(c10::ScalarType::Float);
     plan::ModelSpec spec = plan::transformer_spec(model, batch, dtype);
-    plan::keep_whole(spec, engine::whole_modules(options));
+    unmatched = zero::mark_whole_modules(spec.modules, options.hydrofoil.unit_names, options.zero.leaf_module);
     return spec;
   };
   const plan::ModelSpec spec = question.spec(question.batch);
+  if (!unmatched.empty()) log_warning(unmatched);
   const plan::Plan plan = arguments.memory_bytes && !options.hydrofoil.keep_gathered_bytes
                               ? plan::make_plan_within(spec, question.settings, question.roofs, *arguments.memory_bytes)
                               : plan::make_plan(spec, question.settings, question.roofs);

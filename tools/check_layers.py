@@ -34,7 +34,7 @@ WITHOUT_TORCH = {"base", "config", "mesh", "trace"}
 # Built without torch, into the targets hydrofoil_options and hydrofoil_layout, whatever their module needs.
 TORCHLESS_HEADERS = {
     "optim/optim_options.h", "zero/zero_options.h", "engine/engine_options.h", "engine/profiling_options.h", "memory/alignment.h", "optim/optimizer_kind.h",
-    "zero/flat_layout.h", "zero/unit_planner.h",
+    "zero/flat_layout.h", "zero/unit_planner.h", "zero/whole_modules.h",
 }
 HEAVY_HEADERS = {"engine/torch_nn.h"}
 TORCH_PROGRAM = "apps/train/"

@@ -245,14 +245,6 @@ void derive_own_options(EngineOptions& options, config::ResolvedTable& table) {
         "by the plan while the job runs: half of what the leanest rank has free after steps 1, 2, 4, ... 64 and "
         "each 64th; 0 where ranks share their parameters");
   }
-  auto& names = options.hydrofoil.unit_names;
-  bool added = false;
-  for (const auto& name : options.zero.leaf_module.names) {
-    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
-    names.push_back(name);
-    added = true;
-  }
-  if (added) table.derive("hydrofoil.unit_names", names, "with zero_optimization.leaf_module.names");
 }
 
 // Two keys say in which dtype states are.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "hydrofoil/base/error.h"
@@ -10,6 +11,7 @@
 #include "hydrofoil/engine/build_engine.h"
 #include "hydrofoil/engine/groups_json.h"
 #include "hydrofoil/optim/schedule_options.h"
+#include "hydrofoil/zero/whole_modules.h"
 
 namespace hydrofoil::engine {
 namespace {
@@ -83,6 +85,9 @@ std::unique_ptr<Engine> initialize(zero::ModelTree& model, const EngineOptions& 
   EngineParts parts;
   parts.parameters = model.parameters;
   parts.modules = model.modules;
+  const std::string unmatched =
+      zero::mark_whole_modules(parts.modules, config.hydrofoil.unit_names, config.zero.leaf_module);
+  if (!unmatched.empty()) log_warning(unmatched);
   parts.gather_group = std::move(channels[0]);
   parts.reduce_group = std::move(channels[1]);
   parts.native_optimizer = kind;

@@ -60,10 +60,4 @@ void assume_one_host(const EngineOptions& options, plan::Settings& settings) {
   settings.narrow_buckets = wants_narrow_buckets(options);
 }
 
-std::vector<std::string> whole_modules(const EngineOptions& options) {
-  std::vector<std::string> names = options.hydrofoil.unit_names;
-  names.insert(names.end(), options.zero.leaf_module.names.begin(), options.zero.leaf_module.names.end());
-  return names;
-}
-
 }  // namespace hydrofoil::engine

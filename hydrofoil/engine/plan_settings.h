@@ -1,8 +1,5 @@
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "hydrofoil/engine/engine_options.h"
 #include "hydrofoil/plan/settings.h"
 
@@ -20,8 +17,5 @@ namespace hydrofoil::engine {
 
 // What `settings` become where all ranks share the memory of one host: parameters are kept once.
 void assume_one_host(const EngineOptions& options, plan::Settings& settings);
-
-// Modules that the config keeps whole.
-[[nodiscard]] std::vector<std::string> whole_modules(const EngineOptions& options);
 
 }  // namespace hydrofoil::engine

@@ -68,7 +68,7 @@ Section adam_section() {
       lr_field(1e-3),
       betas_field(),
       eps_field(1e-8),
-      weight_decay_field(),
+      weight_decay_field().derived("0; with torch_adam and the decay of AdamW 0.01, torch.optim.AdamW's"),
       field("bias_correction", &OptimizerParams::bias_correction, "correct the averages' start at zero"),
       adam_w_mode_field(),
       later("amsgrad", false),
@@ -119,6 +119,18 @@ const std::vector<std::string>& torch_types() {
   static const std::vector<std::string> names = {"Adadelta", "Adafactor", "Adamax",  "ASGD",  "LBFGS",
                                                  "NAdam",    "RAdam",     "RMSprop", "Rprop", "SparseAdam"};
   return names;
+}
+
+// With torch_adam DeepSpeed hands the params to torch.optim.AdamW, or Adam, whose default of weight_decay holds then.
+// SGD and Adagrad go to torch always: their defaults are the table's.
+void follow_torch_adam(config::Resolver& resolver, OptimizerOptions& options) {
+  constexpr const char* kDecay = "optimizer.params.weight_decay";
+  constexpr double kDecayOfTorchAdamW = 0.01;
+  const auto* torch_adam = resolver.table().find("optimizer.params.torch_adam");
+  if (torch_adam == nullptr || torch_adam->value != "true" || !options.params.adam_w_mode) return;
+  if (resolver.table().given(kDecay)) return;
+  options.params.weight_decay = kDecayOfTorchAdamW;
+  resolver.table().derive(kDecay, kDecayOfTorchAdamW, "torch_adam: the default of torch.optim.AdamW");
 }
 
 void check_params(const config::Resolver& resolver, const Value* params, const OptimizerOptions& options) {
@@ -218,6 +230,7 @@ OptimizerOptions resolve_optimizer(config::Resolver& resolver, const Value* sect
   if (native != nullptr) {
     resolver.resolve(*native, params, &options.params, "optimizer.params");
     check_params(resolver, params, options);
+    follow_torch_adam(resolver, options);
     if (options.type == "Adam" && options.params.adam_w_mode) {
       resolver.table().annotate("optimizer.params.adam_w_mode",
                                 "type Adam decays the weights as AdamW, as in DeepSpeed");

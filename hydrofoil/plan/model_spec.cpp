@@ -4,7 +4,6 @@
 #include <array>
 
 #include "hydrofoil/base/error.h"
-#include "hydrofoil/base/nearest.h"
 
 namespace hydrofoil::plan {
 
@@ -26,21 +25,6 @@ int64_t ModelSpec::num_trainable() const {
   int64_t total = 0;
   for (const auto& parameter : parameters) total += parameter.trainable ? parameter.numel : 0;
   return total;
-}
-
-void keep_whole(ModelSpec& spec, const std::vector<std::string>& names) {
-  for (const auto& name : names) {
-    const auto found =
-        std::find_if(spec.modules.begin(), spec.modules.end(), [&](const auto& m) { return m.path == name; });
-    if (found != spec.modules.end()) {
-      found->keep_whole = true;
-      continue;
-    }
-    std::vector<std::string> paths;
-    for (const auto& module : spec.modules) paths.push_back(module.path);
-    HYDROFOIL_CHECK_ARG(false, "plan", "hydrofoil.unit_names: got ", name,
-                        ", which no module of the model has; the nearest is ", nearest_name(name, paths));
-  }
 }
 
 namespace {

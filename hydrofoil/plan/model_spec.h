@@ -48,9 +48,6 @@ struct ModelSpec {
   [[nodiscard]] int64_t num_trainable() const;
 };
 
-// Marks modules as units that stay whole. Throws InvalidArgument for a name that no module has.
-void keep_whole(ModelSpec& spec, const std::vector<std::string>& names);
-
 // "float32", "bfloat16", ...
 [[nodiscard]] const char* dtype_text(c10::ScalarType dtype);
 // The other way; throws InvalidArgument for another name.

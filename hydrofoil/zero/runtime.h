@@ -154,6 +154,9 @@ class Runtime {
 
   [[nodiscard]] MemoryReport memory() const;
 
+  // Whether the parameter has a master, gradient and states: as it was trainable when its unit was last laid out.
+  [[nodiscard]] bool has_master(int64_t parameter) const { return places_.at(parameter).bucket >= 0; }
+
   // Full fp32 value of what is kept by owner: collective. `select` picks an owned 1-D tensor of a bucket's group
   // (master, gradient or state); the result has the parameter's shape. Throws InvalidArgument for a frozen parameter.
   using OwnedTensor = std::function<at::Tensor(Unit& unit, size_t bucket)>;

@@ -97,24 +97,20 @@ Section zenflow_section() {
   return section;
 }
 
-std::vector<std::string> default_leaf_classes() {
-  return {"transformers.models.mixtral.modeling_mixtral.MixtralSparseMoeBlock",
-          "transformers.models.qwen2_moe.modeling_qwen2_moe.Qwen2MoeSparseMoeBlock",
-          "transformers.models.qwen3_moe.modeling_qwen3_moe.Qwen3MoeSparseMoeBlock"};
-}
-
 Section leaf_module_section() {
   Section section;
   section.doc = "Modules that stay one unit whatever they contain";
   section.lax = true;
-  Field classes = later("classes", default_leaf_classes(), "class paths of such modules");
-  classes.inactive_values = {std::vector<std::string>{}};
-  classes.allows_one_string = true;
-  Field names = field("names", &LeafModuleOptions::names, "names of such modules; they join hydrofoil.unit_names");
-  names.allows_one_string = true;
-  Field suffixes = later("name_suffixes", std::vector<std::string>{}, "ends of such names");
-  suffixes.allows_one_string = true;
-  section.fields = {classes, names, suffixes};
+  section.fields = {
+      field("classes", &LeafModuleOptions::classes,
+            "their classes: names, or paths with the module (package.file.Moe)"),
+      field("names", &LeafModuleOptions::names, "their names, as named_modules() has them"),
+      field("name_suffixes", &LeafModuleOptions::name_suffixes, "ends of such names"),
+  };
+  for (auto& each : section.fields) {
+    each.allows_one_string = true;
+    each.with_note("what matches nothing is a warning");
+  }
   return section;
 }
 

@@ -23,9 +23,14 @@ struct OffloadOptions {
 // What becomes of a unit that only some ranks run (stage 3; below it the others contribute zeros anyway).
 enum class DivergentUnits { kError, kJoin };
 
-// Modules that stay one unit whatever they contain (DeepSpeed's z3 leaf modules).
+// Modules that stay one unit whatever they contain (DeepSpeed's z3 leaf modules). What matches nothing is a warning,
+// unless it is the default.
 struct LeafModuleOptions {
-  std::vector<std::string> names;  // names in the module tree, as named_modules() gives them
+  std::vector<std::string> classes = {"transformers.models.mixtral.modeling_mixtral.MixtralSparseMoeBlock",
+                                      "transformers.models.qwen2_moe.modeling_qwen2_moe.Qwen2MoeSparseMoeBlock",
+                                      "transformers.models.qwen3_moe.modeling_qwen3_moe.Qwen3MoeSparseMoeBlock"};
+  std::vector<std::string> names;          // names in the module tree, as named_modules() gives them
+  std::vector<std::string> name_suffixes;  // ends of such names
 };
 
 // The section `zero_optimization`.

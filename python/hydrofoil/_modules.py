@@ -15,10 +15,11 @@ __all__ = ["Wrapping", "describe", "cast_buffers"]
 _LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
 
 
-def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: bool = True) -> tuple[
+def describe(model: torch.nn.Module, keep_whole: Iterable[str], leaves: Iterable[torch.nn.Module] = (), need_values: bool = True) -> tuple[
         list[torch.nn.Module], list[_C.ModuleNode], list[str], list[torch.nn.Parameter]]:
-    """Modules in tree order, their descriptions, and the parameters (each once) with their first names."""
+    """Modules in tree order, their descriptions, and the parameters (each once) with their first names. `leaves`: leaf modules besides the marked ones."""
     kept = set(keep_whole)
+    more_leaves = {id(module) for module in leaves}
     names: list[str] = []
     parameters: list[torch.nn.Parameter] = []
     index: dict[int, int] = {}
@@ -34,7 +35,8 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
                              "the module that was scripted")
         here = position[id(module)] = len(modules)
         own = []
-        leaf = module if leaf is None and z3_leaf_module(module) else leaf
+        is_leaf = z3_leaf_module(module) or id(module) in more_leaves
+        leaf = module if leaf is None and is_leaf else leaf
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -47,7 +49,7 @@ def describe(model: torch.nn.Module, keep_whole: Iterable[str], need_values: boo
             own.append(index[id(parameter)])
             if leaf is not None:
                 parameter.ds_z3_leaf_module = leaf
-        whole = path in kept or z3_leaf_module(module)
+        whole = path in kept or is_leaf
         kept.discard(path)
         modules.append(module)
         nodes.append(_C.ModuleNode(path, type(module).__qualname__, parent, isinstance(module, _LISTS), whole, own))

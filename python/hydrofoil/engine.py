@@ -20,6 +20,7 @@ from hydrofoil._step_log import StepLog
 from hydrofoil.config import DTYPES, DeepSpeedConfig
 from hydrofoil.dataloader import DataLoader
 from hydrofoil.errors import InvalidArgument, InvalidType, NotBuiltAttribute
+from hydrofoil.leaf_modules import leaf_modules_of_config, set_z3_leaf_module
 from hydrofoil.monitor import MonitorMaster
 from hydrofoil.ops import NativeOptimizer
 from hydrofoil.optimizer import ZeroOptimizer, check_client, group_json, parameter_groups
@@ -73,6 +74,8 @@ class Engine(ConfigGetters, EngineNames, EngineState, torch.nn.Module):
     def _build(self, optimizer: Any, model_parameters: Any) -> None:
         options = self.options
         _release_forgotten(self.module)
+        for module in leaf_modules_of_config(self.module, options.leaf_module):
+            set_z3_leaf_module(module, True)
         modules, nodes, names, parameters = _modules.describe(self.module, options.unit_names)
         self._parameters_list = parameters
         self.device = parameters[0].device if parameters else torch.device("cpu")

@@ -10,6 +10,7 @@ import torch
 from hydrofoil import _C, _modules
 from hydrofoil._config import resolve
 from hydrofoil._trace import trace_costs
+from hydrofoil.leaf_modules import leaf_modules_of_config
 
 __all__ = ["plan"]
 
@@ -29,7 +30,7 @@ def plan(model: torch.nn.Module, config: Any, world_size: int = 1, num_nodes: in
     device = next((p.device.type for p in model.parameters()), "cpu")
     cpu_device = device in ("cpu", "meta") and not (device == "meta" and torch.cuda.is_available())
     options = resolve(config, world_size, cpu_device)
-    modules, nodes, names, parameters = _modules.describe(model, options.unit_names, need_values=False)
+    modules, nodes, names, parameters = _modules.describe(model, options.unit_names, leaf_modules_of_config(model, options.leaf_module), need_values=False)
     table = [(name, p.numel(), _dtype(p), p.requires_grad) for name, p in zip(names, parameters)]
     costs = trace_costs(model, modules, _model_dtype(options), step) if step is not None else []
     limit = _C.parse_byte_size("memory", memory) if isinstance(memory, str) else None if memory is None else _count("memory", memory, 2**62)

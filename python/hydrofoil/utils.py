@@ -179,16 +179,17 @@ def cast_floating(value: Any, dtype: torch.dtype) -> Any:
     return _map_tensors(value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
-def _is_trained(param: torch.Tensor) -> bool:
-    """Whether an engine has a master of the parameter: not of frozen ones, nor of other tensors."""
-    return getattr(param, "_hydrofoil_engine", None) is not None and param.requires_grad
-
-
 def _place(param: torch.Tensor) -> tuple[_C.Engine, int]:
     core = getattr(param, "_hydrofoil_engine", None)
     if core is None:
         raise InvalidArgument("the tensor is no parameter of a Hydrofoil engine")
     return core, core.find_parameter(param)
+
+
+def _has_master(param: torch.Tensor) -> bool:
+    """Whether an engine has a master of the parameter: not of those that it took over frozen, nor of other tensors."""
+    core = getattr(param, "_hydrofoil_engine", None)
+    return core is not None and core.has_master(core.find_parameter(param))
 
 
 def _optimizer(core: _C.Engine) -> Any:
@@ -199,8 +200,8 @@ def _optimizer(core: _C.Engine) -> Any:
 
 
 def safe_get_full_fp32_param(param: torch.Tensor) -> Optional[torch.Tensor]:
-    """Full fp32 master value; None, as from the other getters, of what no engine trains (frozen parameters, other tensors). Collective."""
-    if not _is_trained(param):
+    """Full fp32 master value; None, as from the other getters, of what no engine trains (parameters frozen at initialize, other tensors). Collective."""
+    if not _has_master(param):
         return None
     core, index = _place(param)
     return core.full_master(index)
@@ -208,7 +209,7 @@ def safe_get_full_fp32_param(param: torch.Tensor) -> Optional[torch.Tensor]:
 
 def safe_get_full_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
     """Full reduced gradient in fp32, loss scale removed; None where this window has not reduced it. Collective."""
-    if not _is_trained(param):
+    if not _has_master(param):
         return None
     core, index = _place(param)
     return core.full_gradient(index)
@@ -216,7 +217,7 @@ def safe_get_full_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
 
 def safe_get_full_optimizer_state(param: torch.Tensor, optim_state_key: str) -> Optional[torch.Tensor]:
     """Full fp32 optimizer state by the optimizer's own name for it (exp_avg, momentum_buffer, ...); collective."""
-    if not _is_trained(param):
+    if not _has_master(param):
         return None
     core, index = _place(param)
     return _optimizer(core).full_state(core, index, optim_state_key)
@@ -248,19 +249,19 @@ def _sharded_place(param: torch.Tensor) -> tuple[_C.Engine, int]:
 def safe_get_local_fp32_param(param: torch.Tensor) -> Optional[torch.Tensor]:
     """This rank's part of the fp32 master: a 1-D copy in the parameter's memory order, possibly empty. Not collective."""
     core, index = _sharded_place(param)
-    return core.local_master(index) if param.requires_grad else None
+    return core.local_master(index) if core.has_master(index) else None
 
 
 def safe_get_local_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
     """This rank's part of the reduced gradient in fp32, loss scale removed; None where this window has not reduced it."""
     core, index = _sharded_place(param)
-    return core.local_gradient(index) if param.requires_grad else None
+    return core.local_gradient(index) if core.has_master(index) else None
 
 
 def safe_get_local_optimizer_state(param: torch.Tensor, optim_state_key: str) -> Optional[torch.Tensor]:
     """This rank's part of an optimizer state of the engine's own optimizers."""
     core, index = _sharded_place(param)
-    return core.local_state(index, _optimizer(core)._native_state(optim_state_key)) if param.requires_grad else None
+    return core.local_state(index, _optimizer(core)._native_state(optim_state_key)) if core.has_master(index) else None
 
 
 def safe_set_local_fp32_param(param: torch.Tensor, value: torch.Tensor) -> None:

@@ -57,6 +57,12 @@ void bind_config(py::module_& module) {
       .def_readonly("experiment_key", &engine::CometOptions::experiment_key)
       .def_readonly("online", &engine::CometOptions::online)
       .def_readonly("mode", &engine::CometOptions::mode);
+  using zero::LeafModuleOptions;
+  py::class_<LeafModuleOptions>(module, "LeafModuleOptions")
+      .def(py::init<>())
+      .def_readonly("classes", &LeafModuleOptions::classes)
+      .def_readonly("names", &LeafModuleOptions::names)
+      .def_readonly("name_suffixes", &LeafModuleOptions::name_suffixes);
   py::class_<EngineOptions>(module, "EngineOptions")
       .def_readonly("train_batch_size", &EngineOptions::train_batch_size)
       .def_readonly("train_micro_batch_size_per_gpu", &EngineOptions::train_micro_batch_size_per_gpu)
@@ -98,13 +104,10 @@ void bind_config(py::module_& module) {
                                if (!o.torch_autocast.dtype) return std::nullopt;
                                return std::string(config::dtype_name(*o.torch_autocast.dtype));
                              })
-      .def_property_readonly("unit_names",
-                             [](const EngineOptions& o) {
-                               auto names = o.hydrofoil.unit_names;
-                               names.insert(names.end(), o.zero.leaf_module.names.begin(),
-                                            o.zero.leaf_module.names.end());
-                               return names;
-                             })
+      .def_property_readonly("unit_names", [](const EngineOptions& o) { return o.hydrofoil.unit_names; })
+      .def_property_readonly(
+          "leaf_module", [](const EngineOptions& o) { return &o.zero.leaf_module; },
+          py::return_value_policy::reference_internal)
       .def_property_readonly("collective_timeout_s",
                              [](const EngineOptions& o) { return o.hydrofoil.collective_timeout_s; })
       .def_property_readonly("comm_backend",

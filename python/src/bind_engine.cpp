@@ -160,6 +160,7 @@ void bind_engine(py::module_& module) {
           [](Engine& e, const std::vector<int64_t>& parameters, const std::vector<int64_t>& versions,
              std::optional<int> modifier_rank) { e.runtime().leave_access(parameters, versions, modifier_rank); },
           no_gil)
+      .def("has_master", [](Engine& e, int64_t parameter) { return e.runtime().has_master(parameter); })
       .def(
           "full_master", [](Engine& e, int64_t parameter) { return e.runtime().assemble(parameter, owned_master); },
           no_gil)

@@ -117,6 +117,27 @@ TEST_P(Program, ReturnsTheLossPerMicroStepAndStepsAtTheBoundary) {
   EXPECT_EQ(engine->counters().global_steps, 1);
 }
 
+TEST_P(Program, KeepsTheModulesOfTheConfigWhole) {
+  const auto units_and_loss = [](const std::string& zero, const std::string& own) {
+    TwoLayers model;
+    const auto engine =
+        engine_of(model, detail::concat(R"({"train_batch_size": 3, "optimizer": {"type": "AdamW"},
+      "zero_optimization": {"stage": )",
+                                        GetParam(), zero, R"(}, "hydrofoil": {"unit_min_bytes": 0)", own, "}}"));
+    step(*engine, model, 1.0);
+    const auto loss = model.loss(2.0).item<double>();
+    return std::pair(engine->runtime().units().size(), loss);
+  };
+  const auto plain = units_and_loss("", "");
+  EXPECT_EQ(plain.first, 2U);
+  const auto leaf = units_and_loss(R"(, "leaf_module": {"classes": "package.TwoLayers"})", "");
+  EXPECT_EQ(leaf, std::pair(size_t{1}, plain.second));
+  const auto named = units_and_loss("", R"(, "unit_names": [""])");
+  EXPECT_EQ(named, leaf);
+  EXPECT_THROW((void)units_and_loss("", R"(, "unit_names": ["layer2"])"), InvalidArgument);
+  EXPECT_EQ(units_and_loss(R"(, "leaf_module": {"names": ["layer2"]})", ""), plain);  // a warning
+}
+
 TEST_P(Program, SaysWhatIsWrongWithALoss) {
   TwoLayers model;
   const auto engine = engine_of(model, config_of(GetParam()));

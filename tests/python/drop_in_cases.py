@@ -189,6 +189,25 @@ def native_optimizers(stage: int) -> None:
         optimizer.step()
 
 
+def torch_adam(stage: int) -> None:
+    """Without weight_decay the step is that of torch's optimizer with torch's own default."""
+    for kind, params, reference in (("AdamW", {}, torch.optim.AdamW), ("Adam", {}, torch.optim.AdamW), ("Adam", {"adam_w_mode": False}, torch.optim.Adam)):
+        expected = models.plain()
+        optimizer = reference([p for p in expected.parameters() if p.requires_grad], lr=0.5)  # so large that the decay shows
+        for r in range(models.world_size()):
+            (models.loss_of(expected, models.batch(0, r)) / models.world_size()).backward()
+        optimizer.step()
+        settings = config(stage, optimizer={"type": kind, "params": {"torch_adam": True, "lr": 0.5, **params}}, gradient_clipping=0.0)
+        engine, wrapped, *_ = hydrofoil.initialize(model=models.plain(), config=settings)
+        assert wrapped.param_groups[0]["weight_decay"] == optimizer.defaults["weight_decay"]
+        models.train(engine, 1)
+        state = models.full_state(engine)
+        for name, value in expected.named_parameters():
+            if name != "bias":  # its gradient is rounding noise, which Adam blows up
+                assert torch.allclose(state[name], value, rtol=1e-4, atol=1e-5), (kind, name)
+        engine.destroy()
+
+
 def batch_sizes(stage: int) -> None:
     """set_train_batch_size changes the accumulation steps between windows, with the losses of an engine that was made so."""
     world = models.world_size()

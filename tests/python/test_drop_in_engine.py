@@ -48,6 +48,11 @@ def test_native_optimizers(stage: int) -> None:
     world(2).run(CASES + "native_optimizers", stage=stage)
 
 
+@pytest.mark.parametrize("stage", [0, 3])
+def test_torch_adam(stage: int) -> None:
+    world(2).run(CASES + "torch_adam", stage=stage)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_batch_sizes(stage: int) -> None:
     world(2).run(CASES + "batch_sizes", stage=stage)
@@ -67,10 +72,14 @@ def test_leaf_modules_by_class_name_and_suffix() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
     assert utils.set_z3_leaf_modules(model, [nn.Sequential]) == [model, model[1]] == utils.get_z3_leaf_modules(model)
     assert utils.unset_z3_leaf_modules(model, ["torch.nn.modules.container.Sequential"]) == [model, model[1]] and not utils.get_z3_leaf_modules(model)
-    assert utils.set_z3_leaf_modules_by_name(model, ["1.0"]) == [model[1][0]]
-    assert utils.set_z3_leaf_modules_by_suffix(model, ["1"]) == [model[1]]
-    with pytest.raises(ValueError, match="no modules of .* found"):
-        utils.set_z3_leaf_modules_by_name(model, ["7"])
+    assert utils.set_z3_leaf_modules_by_name(model, ["1.0"]) == ([model[1][0]], []) and utils.get_z3_leaf_modules(model) == [model[1][0]]
+    assert utils.set_z3_leaf_modules_by_name(model, ["1.0", "7"], flag=False, raise_if_not_found=False) == ([model[1][0]], ["7"])
+    assert not utils.get_z3_leaf_modules(model)
+    assert utils.set_z3_leaf_modules_by_suffix(model, [".0", "1"]) == ([model[1][0], model[1]], [])
+    with pytest.raises(ValueError, match=r"no modules of the names \['7'\] found"):
+        utils.set_z3_leaf_modules_by_name(model, ["1.0", "7"])
+    with pytest.raises(ValueError, match=r"no modules with names that end in \['x'\] found"):
+        utils.set_z3_leaf_modules_by_suffix(model, ["x"])
 
 
 def test_config_getters(tmp_path: Path) -> None:

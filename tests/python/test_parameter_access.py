@@ -7,6 +7,7 @@ import pytest
 from tests.support.world import world
 
 CASES = "tests.python.access_cases:"
+VALUES = "tests.python.value_cases:"
 STAGES = [0, 1, 2, 3]
 
 
@@ -67,7 +68,7 @@ def test_destroy(stage: int, gather: bool, size: int) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_full_values(stage: int) -> None:
-    world(2).run(CASES + "full_values", stage=stage)
+    world(2).run(VALUES + "full_values", stage=stage)
 
 
 @pytest.mark.parametrize("client", [False, True], ids=["config", "client"])
@@ -75,10 +76,15 @@ def test_full_values(stage: int) -> None:
 def test_state_names(optimizer: str, client: bool) -> None:
     if client and optimizer == "Lion":
         pytest.skip("torch.optim has no Lion")
-    world(2).run(CASES + "state_names", optimizer=optimizer, client=client)
+    world(2).run(VALUES + "state_names", optimizer=optimizer, client=client)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_setters(stage: int, dtype: str) -> None:
-    world(2).run(CASES + "setters", stage=stage, dtype=dtype)
+    world(2).run(VALUES + "setters", stage=stage, dtype=dtype)
+
+
+@pytest.mark.parametrize(("stage", "size"), [(0, 2), (2, 2), (3, 2), (3, 1)])
+def test_masters_after_freezing(stage: int, size: int) -> None:
+    world(size).run(VALUES + "masters_after_freezing", stage=stage)

@@ -204,13 +204,29 @@ TEST(EngineOptions, DeprecatedFormsMapWithOneWarning) {
 }
 
 TEST(EngineOptions, OwnOptionsAreDerivedFromDeepSpeedsKeys) {
-  const auto resolved = resolve(
-      R"("zero_optimization": {"enable_sanity_checks": true, "leaf_module": {"names": "moe"}}, "hydrofoil": {"unit_names": ["head"]})");
+  const auto resolved = resolve(R"("zero_optimization": {"enable_sanity_checks": true})");
   EXPECT_TRUE(resolved.options.hydrofoil.debug_checks);
-  EXPECT_EQ(resolved.options.hydrofoil.unit_names, (std::vector<std::string>{"head", "moe"}));
   EXPECT_EQ(resolved.table.find("hydrofoil.debug_checks")->why, Why::kDerived);
   EXPECT_FALSE(resolve(R"("zero_optimization": {"enable_sanity_checks": true}, "hydrofoil": {"debug_checks": false})")
                    .options.hydrofoil.debug_checks);
+}
+
+TEST(EngineOptions, LeafModulesAreListsOrOneString) {
+  const auto leaves = [](const std::string& json) {
+    return resolve(R"("zero_optimization": {"leaf_module": )" + json + "}").options.zero.leaf_module;
+  };
+  const auto none = leaves("{}");
+  EXPECT_EQ(none.classes.size(), 3U);
+  EXPECT_EQ(none.classes[0], "transformers.models.mixtral.modeling_mixtral.MixtralSparseMoeBlock");
+  EXPECT_TRUE(none.names.empty() && none.name_suffixes.empty());
+  const auto given = leaves(R"({"classes": "a.Moe", "names": ["x.0", "x.1"], "name_suffixes": "experts"})");
+  EXPECT_EQ(given.classes, (std::vector<std::string>{"a.Moe"}));
+  EXPECT_EQ(given.names, (std::vector<std::string>{"x.0", "x.1"}));
+  EXPECT_EQ(given.name_suffixes, (std::vector<std::string>{"experts"}));
+  EXPECT_TRUE(leaves(R"({"classes": []})").classes.empty());
+  expect_error(R"("zero_optimization": {"leaf_module": {"classes": [1]}})",
+               "zero_optimization.leaf_module.classes: got");
+  expect_error(R"("zero_optimization": {"leaf_module": ["Moe"]})", "zero_optimization.leaf_module: got");
 }
 
 TEST(EngineOptions, PredivideWithoutPrescaleIsExplained) {

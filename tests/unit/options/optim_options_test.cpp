@@ -40,6 +40,27 @@ TEST(OptimizerOptions, NativeTypesGoByAnyCaseWithTheirOwnDefaults) {
   EXPECT_EQ(optimizer(R"({"type": "Lion", "params": {"betas": [0.9, 0.99]}})").params.betas[1], 0.99);
 }
 
+TEST(OptimizerOptions, TorchAdamTakesTheDecayOfTorchsAdamW) {
+  const auto resolved_decay = [](const std::string& type, const std::string& params) {
+    return optimizer(R"({"type": ")" + type + R"(", "params": {)" + params + "}}").params.weight_decay;
+  };
+  EXPECT_EQ(resolved_decay("AdamW", ""), 0.0);
+  for (const char* type : {"AdamW", "Adam", "adam"}) {
+    EXPECT_EQ(resolved_decay(type, R"("torch_adam": true)"), 0.01) << type;
+    EXPECT_EQ(resolved_decay(type, R"("torch_adam": true, "weight_decay": "auto")"), 0.01) << type;
+    EXPECT_EQ(resolved_decay(type, R"("torch_adam": true, "weight_decay": 0)"), 0.0) << type;
+    EXPECT_EQ(resolved_decay(type, R"("torch_adam": false)"), 0.0) << type;
+  }
+  EXPECT_EQ(resolved_decay("Adam", R"("torch_adam": true, "adam_w_mode": false)"), 0.0);  // torch.optim.Adam's
+  const auto row = *resolve(R"("optimizer": {"type": "AdamW", "params": {"torch_adam": true}})")
+                        .table.find("optimizer.params.weight_decay");
+  EXPECT_EQ(row.value, "0.01");
+  EXPECT_EQ(row.note, "torch_adam: the default of torch.optim.AdamW");
+  EXPECT_NE(
+      optimizer(R"({"type": "AdamW", "params": {"torch_adam": true}})").params_json.find("\"weight_decay\": 0.01"),
+      std::string::npos);
+}
+
 TEST(OptimizerOptions, ParamsAreWrittenBackWithAutoResolved) {
   const auto options =
       optimizer(R"({"type": "AdamW", "params": {"lr": "auto", "betas": "auto", "weight_decay": 0.1}})");

@@ -225,10 +225,6 @@ TEST(Plan, RefusesWhatIsNoPlan) {
   ModelSpec costs = spec;
   costs.costs.resize(1);
   EXPECT_THROW((void)make_plan(costs, Settings{}), InvalidArgument);
-  ModelSpec named = spec;
-  keep_whole(named, {"head"});
-  EXPECT_TRUE(named.modules.back().keep_whole);
-  EXPECT_THROW(keep_whole(named, {"haed"}), InvalidArgument);
   EXPECT_THROW((void)llama_70b({.micro_batch_size = 0}), InvalidArgument);
   EXPECT_THROW((void)llama_70b({.sequence_length = 0}), InvalidArgument);
 }
