@@ -172,8 +172,8 @@ Section make_section() {
 
 // Keys that only report: the ranks may differ in them.
 bool only_reports(const std::string& path) {
-  static constexpr const char* kKeys[] = {"steps_per_print", "wall_clock_breakdown", "memory_breakdown",
-                                          "dump_state",      "log_level"};
+  static constexpr const char* kKeys[] = {"steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state",
+                                          "log_level"};
   static constexpr const char* kSections[] = {"tensorboard.", "csv_monitor.", "wandb.",
                                               "comet.",       "timers.",      "hydrofoil.json_monitor."};
   return std::any_of(std::begin(kKeys), std::end(kKeys), [&](const char* key) { return path == key; }) ||

@@ -28,8 +28,8 @@ inline constexpr const char* kShmProcessGroupName = "hydrofoil_shm";
 //
 // Collectives run in the order of the calls; 16-bit sums are taken in fp32. Sends and receives run beside them, in
 // order for each pair of ranks and direction, and so do all-to-alls; a receive whose numel or tag is not that of the
-// next message is an error. Futures hold the output tensors and complete on a thread of the group, or within a call with asyncOp false. shutdown() lets
-// what is under way end for a second, then aborts it.
+// next message is an error. Futures hold the output tensors and complete on a thread of the group, or within a call
+// with asyncOp false. shutdown() lets what is under way end for a second, then aborts it.
 //
 // Throws InvalidArgument for what the backend does not serve, CommError where ranks do not come in time or do not share
 // a host. An error of an operation is thrown by Work::wait() and held by its future.

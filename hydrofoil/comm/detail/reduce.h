@@ -38,7 +38,8 @@ struct ReduceArgs {
 
 // out[i] = scale * (sources[0][i] + sources[1][i] + ...) in that order; 16-bit floats in fp32 with one rounding at the
 // end (none with `widen`), integers modulo 2^bits, max with NaN winning. The bits are the same for every instruction
-// set and however a buffer is cut into calls, but for which NaN a sum of several fp32 NaNs is. Runs on the calling thread.
+// set and however a buffer is cut into calls, but for which NaN a sum of several fp32 NaNs is. Runs on the calling
+// thread.
 void reduce_buffers(const ReduceArgs& args);
 
 // The same by one instruction set; the processor must have it.
