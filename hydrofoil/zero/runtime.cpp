@@ -116,7 +116,6 @@ Runtime::Runtime(std::vector<RuntimeParameter> parameters, std::vector<ModuleNod
   }
   options_.reduction.join_divergent_units = options_.reduction.join_divergent_units && options_.sharding.parameters;
   if (options_.reduction.join_divergent_units) {  // not before: the units may share memory over the plain group
-    plain_gather_group_ = gather_group_;
     gather_group_ = comm::make_joining_group(
         gather_group_, [this](int64_t id) { return ParameterGatherer::contribution(units_, id); });
   }
@@ -456,6 +455,7 @@ void Runtime::require_alive(const char* function) const {
 std::vector<std::shared_ptr<InitialShard>> Runtime::destroy(bool gather) {
   if (!alive()) return {};
   alive_.reset();
+  const bool amid_pass = backward_noticed_ || gatherer_->in_forward();
   hooks_.clear();
   gatherer_->on_backward({});
   if (gather && options_.sharding.parameters) {
@@ -470,14 +470,20 @@ std::vector<std::shared_ptr<InitialShard>> Runtime::destroy(bool gather) {
   gatherer_->release_retained();
   reducer_.reset();
   gatherer_.reset();
+  // The shards take the reduce channel along. The gather channel ends here, so that ranks which still run the model
+  // hear at once that this one has left; in the middle of a pass both end, and the shards are lost.
   std::vector<std::shared_ptr<InitialShard>> shards(parameters_.size());
   for (auto& unit : units_) {
     unit->buckets.clear();
     for (auto& group : unit->groups) {
-      if (gather || !group->sharded()) continue;
+      if (!group->sharded()) continue;
+      if (gather || amid_pass) {
+        group->abandon();
+        continue;
+      }
       std::vector<int64_t> of_slots;
       for (const auto& slot : group->slots()) of_slots.push_back(slot.index);
-      const auto left = InitialShard::left_by_engine(std::move(group), plain_gather_group_.value_or(gather_group_));
+      const auto left = InitialShard::left_by_engine(std::move(group), reduce_group_);
       for (size_t i = 0; i < left.size(); ++i) shards[of_slots[i]] = left[i];
     }
   }
@@ -486,7 +492,6 @@ std::vector<std::shared_ptr<InitialShard>> Runtime::destroy(bool gather) {
   arena_->trim();
   if (permanent_arena_ != nullptr) permanent_arena_->trim();
   gather_group_ = comm::Group();
-  plain_gather_group_.reset();
   reduce_group_ = comm::Group();
   memory::trim_host_allocator();
   ownership_.reset();

@@ -222,7 +222,6 @@ class Runtime {
   std::vector<ModuleNode> modules_;
   RuntimeOptions options_;
   comm::Group gather_group_;
-  std::optional<comm::Group> plain_gather_group_;  // where gather_group_ joins ranks that part ways: the one under it
   comm::Group reduce_group_;
   std::shared_ptr<memory::Arena> arena_;
   // Where peers can read what lies there, else null: buckets that stay, owned slices of parameters.

@@ -272,14 +272,14 @@ class EngineGroups:
             _dist.get_rank(), _dist.get_world_size(), store, make_process_groups, backend, timeout_s, device)
 
     def close(self, users: Sequence[weakref.ref[Any]] = ()) -> None:
-        """Ends the process groups; the channels over them must not be used any more, but by `users`, whose end is waited for."""
+        """Ends the process groups; the channels over them must not be used any more, but that of reductions by `users`, whose end is waited for."""
         self.gather = self.reduce = None
+        kept = self._process_groups[-1:] if users else []
+        for group in self._process_groups[:len(self._process_groups) - len(kept)]:
+            _dist.destroy_process_group(group)
+        self._process_groups = kept
         if users:
             _left_groups.append((self, list(users)))
-            return
-        for group in self._process_groups:
-            _dist.destroy_process_group(group)
-        self._process_groups.clear()
 
 
 _left_groups: list[tuple[EngineGroups, list[weakref.ref[Any]]]] = []  # of engines that have ended but for their shards
