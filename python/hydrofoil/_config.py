@@ -7,10 +7,15 @@ import logging
 import os
 from typing import Any
 
+import torch
+
 from hydrofoil import _C
 from hydrofoil.errors import ConfigError
 
-__all__ = ["config_dict", "config_text", "resolve"]
+__all__ = ["DTYPES", "config_dict", "config_text", "resolve"]
+
+# What C++ calls dtypes in options.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def config_text(config: Any) -> str:

@@ -8,10 +8,11 @@ from typing import Any, Callable, Iterable, Optional
 import torch
 
 from hydrofoil import _C, comm
-from hydrofoil.config import DTYPES, OffloadStateTypeEnum
+from hydrofoil._config import DTYPES
+from hydrofoil.config import OffloadStateTypeEnum
 from hydrofoil.errors import InvalidArgument
 
-__all__ = ["NOT_BUILT_ATTRIBUTES", "EngineNames", "LossScale", "check_offload"]
+__all__ = ["NOT_BUILT_ATTRIBUTES", "EngineNames", "LossScale"]
 
 
 class LossScale(float):
@@ -21,17 +22,6 @@ class LossScale(float):
 
     def __call__(self) -> float:
         return self.configured
-
-
-def check_offload(engine: Any, function: str, include: Optional[Iterable[Any]], device: Any) -> None:
-    """States of CPU ranks are in the memory of the host already; on another device moving them is not built."""
-    names = [getattr(item, "value", item) for item in include or ()]
-    unknown = [name for name in names if name not in [kind.value for kind in OffloadStateTypeEnum]]
-    if unknown:
-        raise InvalidArgument(f"{function}: include: got {unknown[0]!r}, expected some of {', '.join(kind.value for kind in OffloadStateTypeEnum)}")
-    target = getattr(device, "value", str(device))
-    if engine.device.type != "cpu" or target != "cpu":
-        raise NotImplementedError(f"{function}: from {engine.device.type} to {target}: offload is not built in Hydrofoil yet")
 
 
 class EngineNames:
@@ -86,10 +76,19 @@ class EngineNames:
     # -- moving states ----------------------------------------------------------------------------------------------------
     def offload_states(self, include: Optional[Iterable[Any]] = None, device: Any = "cpu", pin_memory: bool = True, non_blocking: bool = False) -> None:
         """On CPU ranks the states are in the memory of the host already; elsewhere NotImplementedError."""
-        check_offload(self, "offload_states", include, device)
+        self._check_offload("offload_states", include, device)
 
     def reload_states(self, non_blocking: bool = False) -> None:
-        check_offload(self, "reload_states", None, "cpu")
+        self._check_offload("reload_states", None, "cpu")
+
+    def _check_offload(self, function: str, include: Optional[Iterable[Any]], device: Any) -> None:
+        kinds = [kind.value for kind in OffloadStateTypeEnum]
+        for name in (getattr(item, "value", item) for item in include or ()):
+            if name not in kinds:
+                raise InvalidArgument(f"{function}: include: got {name!r}, expected some of {', '.join(kinds)}")
+        target = getattr(device, "value", str(device))
+        if self.device.type != "cpu" or target != "cpu":
+            raise NotImplementedError(f"{function}: from {self.device.type} to {target}: offload is not built in Hydrofoil yet")
 
     # -- torch.compile ----------------------------------------------------------------------------------------------------
     def compile(self, backend: Any = "inductor", compile_kwargs: Optional[dict[str, Any]] = None, schedule: Any = None,

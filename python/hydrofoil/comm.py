@@ -30,8 +30,8 @@ from torch.distributed import (  # noqa: F401
 )
 
 from hydrofoil import _C, _comm_calls
-from hydrofoil._config import config_dict, config_text
 from hydrofoil._comm_calls import P2POp  # noqa: F401
+from hydrofoil._config import config_dict, resolve
 
 __all__ = ["EngineGroups", "all_gather_coalesced", "all_reduce_coalesced", "allgather_fn", "configure", "get_all_ranks_from_group", "get_local_rank",
            "get_comm_operation_count", "get_logged_comm_ops", "get_world_group", "has_all_gather_into_tensor", "has_all_reduce_coalesced", "has_coalescing_manager", "has_comm_data",
@@ -120,7 +120,7 @@ def configure(deepspeed_config: Any = None, enabled: Optional[bool] = None, prof
     section.update({key: value for key, value in given.items() if value is not None})
     if section:
         config = {"train_micro_batch_size_per_gpu": 1, "comms_logger": section}
-        _comm_calls.log = _C.resolve_config(config_text(config), 1, True).make_comm_log()
+        _comm_calls.log = resolve(config, 1, True).make_comm_log()
 
 
 def mpi_discovery(distributed_port: int = 29500, verbose: bool = True) -> None:

@@ -14,12 +14,9 @@ from hydrofoil._config import config_dict, resolve
 from hydrofoil._getters import ConfigGetters
 from hydrofoil.errors import ConfigError
 
-__all__ = ["DTYPES", "DeepSpeedConfig", "DeepSpeedConfigError", "OffloadDeviceEnum", "OffloadStateTypeEnum", "ZeroStageEnum"]
+__all__ = ["DeepSpeedConfig", "DeepSpeedConfigError", "OffloadDeviceEnum", "OffloadStateTypeEnum", "ZeroStageEnum"]
 
 DeepSpeedConfigError = ConfigError
-
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DeepSpeedConfig:

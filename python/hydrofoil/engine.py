@@ -12,12 +12,12 @@ from typing import Any, Callable, Iterator, Optional
 import torch
 
 from hydrofoil import _C, _modules, comm, lr_schedules, utils
-from hydrofoil._config import config_text
+from hydrofoil._config import DTYPES, config_text
 from hydrofoil._engine_names import NOT_BUILT_ATTRIBUTES, EngineNames
 from hydrofoil._engine_state import EngineState
 from hydrofoil._getters import ConfigGetters
 from hydrofoil._step_log import StepLog
-from hydrofoil.config import DTYPES, DeepSpeedConfig
+from hydrofoil.config import DeepSpeedConfig
 from hydrofoil.dataloader import DataLoader
 from hydrofoil.errors import InvalidArgument, InvalidType, NotBuiltAttribute
 from hydrofoil.leaf_modules import leaf_modules_of_config, set_z3_leaf_module

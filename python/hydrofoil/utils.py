@@ -186,10 +186,13 @@ def _place(param: torch.Tensor) -> tuple[_C.Engine, int]:
     return core, core.find_parameter(param)
 
 
-def _has_master(param: torch.Tensor) -> bool:
-    """Whether an engine has a master of the parameter: not of those that it took over frozen, nor of other tensors."""
+def _trained_place(param: torch.Tensor) -> Optional[tuple[_C.Engine, int]]:
+    """_place() of a parameter that an engine has a master of; None for those that it took over frozen, and for other tensors."""
     core = getattr(param, "_hydrofoil_engine", None)
-    return core is not None and core.has_master(core.find_parameter(param))
+    if core is None:
+        return None
+    index = core.find_parameter(param)
+    return (core, index) if core.has_master(index) else None
 
 
 def _optimizer(core: _C.Engine) -> Any:
@@ -201,25 +204,28 @@ def _optimizer(core: _C.Engine) -> Any:
 
 def safe_get_full_fp32_param(param: torch.Tensor) -> Optional[torch.Tensor]:
     """Full fp32 master value; None, as from the other getters, of what no engine trains (parameters frozen at initialize, other tensors). Collective."""
-    if not _has_master(param):
+    place = _trained_place(param)
+    if place is None:
         return None
-    core, index = _place(param)
+    core, index = place
     return core.full_master(index)
 
 
 def safe_get_full_grad(param: torch.Tensor) -> Optional[torch.Tensor]:
     """Full reduced gradient in fp32, loss scale removed; None where this window has not reduced it. Collective."""
-    if not _has_master(param):
+    place = _trained_place(param)
+    if place is None:
         return None
-    core, index = _place(param)
+    core, index = place
     return core.full_gradient(index)
 
 
 def safe_get_full_optimizer_state(param: torch.Tensor, optim_state_key: str) -> Optional[torch.Tensor]:
     """Full fp32 optimizer state by the optimizer's own name for it (exp_avg, momentum_buffer, ...); collective."""
-    if not _has_master(param):
+    place = _trained_place(param)
+    if place is None:
         return None
-    core, index = _place(param)
+    core, index = place
     return _optimizer(core).full_state(core, index, optim_state_key)
 
 

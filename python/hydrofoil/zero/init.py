@@ -10,11 +10,10 @@ from typing import Any, Callable, ItemsView, Iterator, Optional
 import torch
 
 from hydrofoil import _C, comm
-from hydrofoil._config import resolve
+from hydrofoil._config import DTYPES, resolve
 
 __all__ = ["Init"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SHARD = "_hydrofoil_initial_shard"
 _TRIM_BYTES = 16 << 20  # of full parameters freed, after which the holes of the heap go back to the system
 
@@ -133,7 +132,7 @@ class Init:
         self._enabled = options.zero_stage == 3
         self._timeout_s, self._backend = options.collective_timeout_s, options.comm_backend
         if self._dtype is None:
-            self._dtype = _DTYPES[options.model_dtype]
+            self._dtype = DTYPES[options.model_dtype]
 
     def _connect(self) -> None:
         if self._group is None:
